@@ -1,0 +1,204 @@
+"""Opening and tuning connections to the alias's database, and noticing when its file was replaced.
+
+Connections come from Django's own parameters, so that OPTIONS, test databases and custom backends count. Opening takes
+milliseconds and may wait for a lock: never do it on an event loop (Django refuses there as well).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sqlite3
+import time
+from dataclasses import dataclass
+
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connections
+from django.db.backends.sqlite3.base import DatabaseWrapper
+from django.db.utils import ConnectionDoesNotExist
+
+from channels_sqlite.exceptions import ChannelDatabaseError, explain, is_busy
+from channels_sqlite.store import Store
+
+__all__ = ["Connections", "Database", "OpenConnection"]
+
+OLDEST_SQLITE = (3, 35, 0)  # RETURNING, https://www.sqlite.org/lang_returning.html
+WAL_SIZE_LIMIT_BYTES = 16 * 1024 * 1024
+WAL_RETRY_S = 0.01
+
+
+@dataclass(frozen=True)
+class OpenConnection:
+    """A connection and its statements. Only one thread at a time may use either."""
+
+    raw: sqlite3.Connection
+    store: Store
+
+
+class Database:
+    """What DATABASES[alias] points at now."""
+
+    def __init__(self, alias: str) -> None:
+        try:
+            self.settings = connections.settings[alias]
+        except (KeyError, ConnectionDoesNotExist):
+            known = ", ".join(map(repr, connections.settings))
+            raise ImproperlyConfigured(
+                f"a channel layer uses the database alias {alias!r}, which DATABASES does not have (it has {known}); "
+                f'add it, or set "database" in the layer\'s CONFIG'
+            ) from None
+        self.alias = alias
+
+    @property
+    def name(self) -> str:
+        """NAME as it stands now; test runners change it."""
+        return str(self.settings["NAME"])
+
+    def connect(self) -> sqlite3.Connection:
+        """Open one connection in autocommit mode, with what the user's OPTIONS say and what the layer needs beyond.
+
+        Raises:
+            ImproperlyConfigured: the alias is no usable SQLite database.
+            ChannelDatabaseError: the file is missing or cannot be opened.
+        """
+        if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+            raise ImproperlyConfigured(
+                f"channels_sqlite needs SQLite {'.'.join(map(str, OLDEST_SQLITE))} or newer; this Python has "
+                f"{sqlite3.sqlite_version}"
+            )
+        wrapper = connections.create_connection(self.alias)
+        if not isinstance(wrapper, DatabaseWrapper):
+            raise ImproperlyConfigured(
+                f"a channel layer uses DATABASES[{self.alias!r}], whose ENGINE is {self.settings['ENGINE']!r}; it must "
+                f'be "django.db.backends.sqlite3"'
+            )
+        name = self.name
+        if name in ("", ":memory:"):
+            raise ImproperlyConfigured(
+                f"a channel layer uses DATABASES[{self.alias!r}], whose NAME is {name!r}; threads and processes cannot "
+                f"share that, so give it the path of a file"
+            )
+        if not name.startswith("file:") and not os.path.exists(name):  # SQLite would make an empty one
+            raise ChannelDatabaseError(
+                f"the channel layer's database {name!r} (DATABASES[{self.alias!r}]) does not exist; run "
+                f'"python manage.py migrate --database={self.alias}"'
+            )
+        params = wrapper.get_connection_params()
+        params["detect_types"] = 0  # the layer's columns need no converters
+        try:
+            connection: sqlite3.Connection = wrapper.get_new_connection(params)
+        except sqlite3.Error as error:
+            raise explain(error, name, self.alias) from error
+        try:
+            self._tune(connection)
+        except BaseException as error:
+            connection.close()
+            if isinstance(error, sqlite3.Error):
+                raise explain(error, name, self.alias) from error
+            raise
+        return connection
+
+    def _tune(self, connection: sqlite3.Connection) -> None:
+        connection.isolation_level = None  # autocommit; transactions are opened by hand
+        chosen = str(self.settings["OPTIONS"].get("init_command", ""))
+        if not re.search(r"\bjournal_mode\b", chosen, re.IGNORECASE):
+            _switch_to_wal(connection)
+        if not re.search(r"\bsynchronous\b", chosen, re.IGNORECASE):
+            # Survives the death of any process; https://www.sqlite.org/pragma.html#pragma_synchronous
+            connection.execute("PRAGMA synchronous=NORMAL")
+        if not re.search(r"\bjournal_size_limit\b", chosen, re.IGNORECASE):
+            connection.execute(f"PRAGMA journal_size_limit={WAL_SIZE_LIMIT_BYTES}")
+        connection.execute("PRAGMA wal_autocheckpoint=0")  # one elected process checkpoints; see housekeeping
+
+
+def _switch_to_wal(connection: sqlite3.Connection) -> None:
+    """Make sure of WAL, which is a property of the file; the first of many processes switches, the others wait.
+
+    The switch does not go through SQLite's busy handler in every step, so it is tried until the busy time-out ends.
+    """
+    deadline = time.monotonic() + busy_timeout_s(connection)
+    while True:
+        try:
+            # An in-memory database answers "memory" and stays what it is.
+            if connection.execute("PRAGMA journal_mode").fetchone()[0] in ("wal", "memory"):
+                return
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if not is_busy(error) or time.monotonic() >= deadline:
+                raise
+        time.sleep(WAL_RETRY_S)
+
+
+def busy_timeout_s(connection: sqlite3.Connection) -> float:
+    """Return the busy time-out that OPTIONS left this connection with, in seconds."""
+    milliseconds: int = connection.execute("PRAGMA busy_timeout").fetchone()[0]
+    return milliseconds / 1000
+
+
+class Connections:
+    """The connections of one layer in one process: `inline` and `reader` never wait, `patient` belongs to the thread.
+
+    `inline` writes on event loops, `reader` reads there, and `patient` is used by the background thread alone. All are
+    opened together and closed together, because together they see one file.
+    """
+
+    def __init__(self, alias: str, prefix: str) -> None:
+        """Open them; errors as `Database.connect`, and ChannelDatabaseError where tables are missing."""
+        self._database = Database(alias)
+        self._configured = self._database.settings["NAME"]
+        self._name = self._database.name
+        self._opened: list[sqlite3.Connection] = []
+        try:
+            self.patient = self._open(prefix)
+            self.busy_timeout_s = busy_timeout_s(self.patient.raw)
+            self.inline = self._open(prefix)
+            self.reader = self._open(prefix)
+            for connection in self._opened:
+                connection.execute("PRAGMA busy_timeout=0")  # waiting is done in Python, where it can be given up
+            self.patient.store.probe()
+            self.path: str = self.patient.raw.execute("PRAGMA database_list").fetchone()[2]
+            self._identity = file_identity(self.path)
+            journal_mode: str = self.patient.raw.execute("PRAGMA journal_mode").fetchone()[0]
+            self.wal = journal_mode == "wal"
+        except BaseException as error:
+            self.close()
+            if isinstance(error, sqlite3.Error):
+                raise explain(error, self._name, alias) from error
+            raise
+
+    def _open(self, prefix: str) -> OpenConnection:
+        raw = self._database.connect()
+        self._opened.append(raw)
+        return OpenConnection(raw, Store(raw, prefix))
+
+    def renamed(self) -> bool:
+        """Whether the alias now points elsewhere, as when a test run begins or ends."""
+        configured = self._database.settings["NAME"]
+        return configured is not self._configured and str(configured) != self._name
+
+    def replaced(self) -> bool:
+        """Whether the file at the path is no longer the one that is open."""
+        return bool(self.path) and file_identity(self.path) != self._identity
+
+    def explain(self, error: sqlite3.Error) -> ChannelDatabaseError:
+        """Return an error that tells the user what to do about `error`."""
+        return explain(error, self._name, self._database.alias)
+
+    def describe(self) -> str:
+        """Name the database for messages."""
+        return f"{self._name!r} (DATABASES[{self._database.alias!r}])"
+
+    def close(self) -> None:
+        """Close all; in the process that opened them, and when no thread uses one."""
+        while self._opened:
+            self._opened.pop().close()
+
+
+def file_identity(path: str) -> tuple[int, int] | None:
+    """Return device and inode, or None when there is no such file. Never opens it: that would drop SQLite's locks."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino

@@ -1,0 +1,195 @@
+"""What one elected process does for all, on its background thread: dead processes, trimming, checkpoints.
+
+Checkpoints are the only place where SQLite waits for the disk, and two of them at once can corrupt the file on
+SQLite before 3.51.3 (https://www.sqlite.org/wal.html#walresetbug): hence the election, a `flock` that is held for the
+length of one round.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+
+from channels_sqlite.connections import Connections
+from channels_sqlite.exceptions import is_busy
+from channels_sqlite.options import Options
+from channels_sqlite.outbox import Outbox, Transaction
+from channels_sqlite.presence import HousekeepingLock, MeetingPlace, is_dead, remove_orphans
+from channels_sqlite.reports import Reports
+from channels_sqlite.store import Kind, Store
+
+__all__ = ["Housekeeping"]
+
+logger = logging.getLogger(__name__)
+
+ROUND_S = 0.5  # the longest that trimming works in one round
+SCAN_ROWS = 5000  # rows looked at in one round where messages are not kept
+CHECKPOINT_BYTES = 4 * 1024 * 1024
+CHECKPOINT_IDLE_S = 5.0
+FRESH_WAL_BYTES = 16384  # more than what a checkpoint itself leaves
+CHECKPOINT_BUSY_MS = 100
+ORPHANS_EVERY_S = 60.0
+
+
+class Housekeeping:
+    """One round of `run` does what is due, when no other process is at it."""
+
+    def __init__(
+        self, client: str, options: Options, connections: Connections, place: MeetingPlace, outbox: Outbox, reports: Reports
+    ) -> None:
+        self._client = client
+        self._options = options
+        self._connections = connections
+        self._store: Store = connections.patient.store
+        self._place = place
+        self._outbox = outbox
+        self._reports = reports
+        self._lock = HousekeepingLock(place)
+        self._scanned_to = 0
+        self._orphans_at = 0.0
+
+    def run(self) -> None:
+        """Do a round, on the background thread."""
+        with self._lock as elected:
+            if not elected:
+                return
+            try:
+                self.bury_the_dead()
+                self._retire_expired()
+                if self._options.auto_trim:
+                    self.trim(time.monotonic() + ROUND_S)
+                self._checkpoint_if_due()
+            except sqlite3.Error as error:
+                if not is_busy(error):
+                    raise
+
+    # Dead processes
+
+    def bury_the_dead(self) -> None:
+        """Delete memberships and unread messages of processes that the kernel shows to be dead."""
+        processes = self._store.processes()
+        for process in processes:
+            if process.client == self._client or not is_dead(process, self._place):
+                continue
+            client, cursor = process.client, process.cursor
+
+            def forget(transaction: Transaction, client: str = client, cursor: int = cursor) -> None:
+                transaction.store.forget(client, cursor)
+
+            self._outbox.run_patiently(forget)
+            self._reports.dead(client, process.pid)
+        now = time.monotonic()
+        if now >= self._orphans_at:
+            self._orphans_at = now + ORPHANS_EVERY_S
+            remove_orphans(self._place, {process.client for process in processes} | {self._client})
+
+    # Rows
+
+    def _retire_expired(self) -> None:
+        self._in_batches(lambda now, limit: self._store.expired_waiting(now, limit), Store.retire)
+        self._in_batches(lambda now, limit: self._store.expired_memberships(now, limit), Store.delete_memberships)
+
+    def _in_batches(
+        self, find: Callable[[float, int], list[int]], change: Callable[[Store, Sequence[int]], None]
+    ) -> None:
+        """Find without a lock, change in short transactions, until there is no more or the round's time is up."""
+        ends = time.monotonic() + ROUND_S
+        while ids := find(time.time(), self._options.trim_batch_size):
+            self._change(change, ids)
+            if len(ids) < self._options.trim_batch_size or time.monotonic() >= ends:
+                return
+
+    def _change(self, change: Callable[[Store, Sequence[int]], None], ids: Sequence[int]) -> None:
+        self._outbox.run_patiently(lambda transaction: change(transaction.store, ids))
+
+    def trim(self, ends: float) -> int:
+        """Delete rows past their retention from the low end of the log, until the monotonic time `ends`.
+
+        Returns how many rows went.
+        """
+        return self._trim_kept(ends) if self._options.message_retention else self._trim_unkept(ends)
+
+    def _trim_kept(self, ends: float) -> int:
+        total = 0
+        while True:
+            rows = self._store.oldest(0, self._options.trim_batch_size)
+            before = time.time() - self._options.message_retention
+            old = []
+            for row_id, _, _, created_at, _ in rows:
+                if created_at > before:
+                    break
+                old.append(row_id)
+            if old:
+                self._change(Store.delete_messages, old)
+                total += len(old)
+            if len(old) < self._options.trim_batch_size or time.monotonic() >= ends:
+                return total
+
+    def _trim_unkept(self, ends: float) -> int:
+        """Without retention: delete what every reader has passed, or nobody may read any more."""
+        total = scanned = 0
+        while scanned < SCAN_ROWS and time.monotonic() < ends:
+            lowest = self._store.lowest_cursor()
+            rows = self._store.oldest(self._scanned_to, self._options.trim_batch_size)
+            now = time.time()
+            done = [
+                row_id
+                for row_id, kind, state, _, expires_at in rows
+                if expires_at <= now
+                or (kind == Kind.NORMAL and state != 0)
+                or (kind != Kind.NORMAL and lowest is not None and row_id <= lowest)
+            ]
+            if done:
+                self._change(Store.delete_messages, done)
+                total += len(done)
+            scanned += len(rows)
+            if len(rows) < self._options.trim_batch_size:
+                self._scanned_to = 0
+                break
+            self._scanned_to = rows[-1][0]
+        return total
+
+    # Checkpoints
+
+    def checkpoint_if_large(self) -> None:
+        """Do a checkpoint, when no other process is at it, if the WAL has grown large."""
+        if self._wal_bytes_and_age()[0] >= CHECKPOINT_BYTES:
+            with self._lock as elected:
+                if elected:
+                    self.checkpoint()
+
+    def _checkpoint_if_due(self) -> None:
+        size_bytes, idle_s = self._wal_bytes_and_age()
+        if size_bytes >= CHECKPOINT_BYTES or (size_bytes > FRESH_WAL_BYTES and idle_s >= CHECKPOINT_IDLE_S):
+            self.checkpoint()
+
+    def _wal_bytes_and_age(self) -> tuple[int, float]:
+        """Return the size of the WAL file, which is never opened here, and the seconds since its last write."""
+        if not self._connections.wal:
+            return 0, 0.0
+        try:
+            wal = os.stat(f"{self._connections.path}-wal")
+        except OSError:
+            return 0, 0.0
+        return wal.st_size, time.time() - wal.st_mtime
+
+    def checkpoint(self) -> None:
+        """Bring the WAL into the database file and empty it.
+
+        PASSIVE does most of the work beside the writers; TRUNCATE finishes it, keeping them off for a moment. The
+        first write after that waits for the disk (SQLite syncs the header of a WAL that starts anew), so it is done
+        here rather than on an event loop.
+        """
+        raw = self._connections.patient.raw
+        with self._outbox.execution:
+            pass  # a transaction of this process is short; not to make it fail is cheaper than its detour
+        raw.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        raw.execute(f"PRAGMA busy_timeout={CHECKPOINT_BUSY_MS}")
+        try:
+            raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        finally:
+            raw.execute("PRAGMA busy_timeout=0")
+        self._outbox.run_patiently(lambda transaction: transaction.store.touch_last())

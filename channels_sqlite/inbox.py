@@ -1,0 +1,458 @@
+"""Reads: the log past this process's cursor into mailboxes, normal channels by claims for those who wait.
+
+`pull` is the only way in: after a wake-up, after an own commit, and when polling saw a change. It reads without any
+lock of the database, in steps of a few milliseconds.
+
+Threads: everything may be called from any thread. `_lock` guards mailboxes, memberships and cursor, and is held for
+memory operations alone; `reading` is held while the reader connection is used, and whoever finds it taken leaves the
+work to its holder.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+from typing import NamedTuple
+
+from channels_sqlite import names
+from channels_sqlite.connections import Connections
+from channels_sqlite.exceptions import is_busy
+from channels_sqlite.loops import running_loop
+from channels_sqlite.mailboxes import Entry, Mailboxes, Waiter
+from channels_sqlite.memberships import Memberships
+from channels_sqlite.options import Options
+from channels_sqlite.outbox import Outbox, Transaction, Write
+from channels_sqlite.reports import Reports
+from channels_sqlite.store import Kind, LogRow
+
+__all__ = ["Inbox", "Unread"]
+
+logger = logging.getLogger(__name__)
+
+# One step of reading, so that no event loop is held up for more than a few milliseconds.
+STEP_IDS = 2000
+STEP_ROWS = 256
+STEP_BYTES = 2 * 1024 * 1024
+STEP_DELIVERIES = 2000
+
+Claimed = list[tuple[int, float, bytes]]
+
+
+class Unread(NamedTuple):
+    """How far this process has read, as senders need to know it; see `models.Process`."""
+
+    cursor: int
+    held: int
+    channels: int
+
+
+class Inbox:
+    """What one layer receives in one process."""
+
+    def __init__(
+        self,
+        client: str,
+        options: Options,
+        outbox: Outbox,
+        reports: Reports,
+        *,
+        failed: Callable[[sqlite3.Error], None],
+        publish: Callable[[], None],
+    ) -> None:
+        """`failed` hears of errors that the connections may not survive; `publish` is called when senders should know
+        how far this process has read."""
+        self._client = client
+        self._options = options
+        self._outbox = outbox
+        self._reports = reports
+        self._failed = failed
+        self._publish = publish
+        self.connections: Connections | None = None
+        self.reading = threading.Lock()
+        self._wanted = False  # a pull is to be done by whoever holds `reading`
+        self._lock = threading.Lock()
+        self._boxes = Mailboxes(options.capacity_of)
+        self._members = Memberships()
+        self._cursor = 0
+        self._consumed = 0  # messages received or dropped since senders were last told
+        self._published = Unread(0, 0, 0)
+        self._data_version = -1
+        self._listening: dict[str, float] = {}  # normal channels and when a receiver last waited (monotonic)
+
+    # Receiving
+
+    def take(self, channel: str, waiter: Waiter | None = None) -> tuple[str, Entry] | None:
+        """Take the next message for `channel`: its full channel name and the entry, or None.
+
+        A `waiter` that was woken leaves the line with it.
+        """
+        woken = waiter is not None and waiter.woken
+        with self._lock:
+            if waiter is not None:
+                self._boxes.remove_waiter(waiter)
+            taken = self._boxes.take(channel, time.time(), woken=woken)
+            if taken is None:
+                self._boxes.forget_if_empty(channel)
+                return None
+            publish = False
+            if "!" in channel:
+                self._consumed += 1
+                publish = self._consumed >= self._publish_every()
+        if publish:
+            self._publish()
+        return taken
+
+    def wait(self, channel: str, loop: asyncio.AbstractEventLoop) -> Waiter:
+        """Stand in line for `channel`. The caller ends it with `take(channel, waiter)` or `give_up(waiter)`."""
+        waiter = Waiter(channel, loop)
+        publish = listen = False
+        with self._lock:
+            self._boxes.add_waiter(waiter)
+            if "!" in channel:
+                # Senders learn soon when more sockets wait here; that fewer do, they learn within a second.
+                publish = self._boxes.waiting_channels > max(1, self._published.channels * 1.1)
+            else:
+                listen = channel not in self._listening
+                self._listening[channel] = time.monotonic()
+        if publish:
+            self._publish()
+        if listen:
+            self._outbox.post(lambda transaction: transaction.store.listen(channel, self._client), self._listened)
+        return waiter
+
+    def _listened(self, write: Write[None]) -> None:
+        # What was sent before senders knew of this listener woke nobody.
+        self.pull()
+
+    def give_up(self, waiter: Waiter) -> None:
+        """Leave the line without a message; one that this waiter was woken for goes to the next."""
+        with self._lock:
+            self._boxes.remove_waiter(waiter)
+            notify, surplus = self._pass_on(waiter.channel)
+            self._boxes.forget_if_empty(waiter.channel)
+        self._notify(notify)
+        self._release(waiter.channel, surplus)
+
+    def _pass_on(self, channel: str) -> tuple[Waiter | None, list[Entry]]:
+        """Return the waiter to notify, and what must go back to the database, after a waiter on `channel` left."""
+        if channel.endswith("!"):
+            return self._boxes.wake_for_queue(channel), []
+        box = self._boxes.find(channel)
+        if box is None:
+            return None, []
+        surplus: list[Entry] = []
+        if "!" not in channel:
+            while len(box.entries) > len(box.waiters):
+                surplus.append(box.entries.pop())
+        notify = box.next_to_wake(len(box.entries))
+        if notify is None and "!" in channel and box.entries:
+            notify = self._boxes.wake_for_queue(names.queue_of(channel))
+        return notify, surplus
+
+    def _notify(self, waiter: Waiter | None) -> None:
+        while waiter is not None and not waiter.notify():  # its loop is closed: the next one, please
+            with self._lock:
+                self._boxes.remove_waiter(waiter)
+                notify, surplus = self._pass_on(waiter.channel)
+                self._boxes.forget_if_empty(waiter.channel)
+            self._release(waiter.channel, surplus)
+            waiter = notify
+
+    # Reading
+
+    def pull(self) -> None:
+        """Bring in what is new, and claim for those who wait on normal channels. Never raises."""
+        self._wanted = True
+        while self._wanted and self.reading.acquire(blocking=False):
+            more = False
+            try:
+                self._wanted = False
+                connections = self.connections
+                if connections is not None:
+                    more = self._step(connections)
+            except sqlite3.Error as error:
+                if not is_busy(error):  # else the next poll tries again
+                    self._failed(error)
+            finally:
+                self.reading.release()
+            if connections is not None:
+                self._claim_wanted()
+            if more:
+                loop = running_loop()
+                if loop is not None:  # let it do something else first
+                    loop.call_soon(self.pull)
+                    return
+                self._wanted = True
+
+    def poll(self) -> None:
+        """Pull if another connection has committed since the last poll."""
+        if not self.reading.acquire(blocking=False):
+            return
+        changed = False
+        try:
+            connections = self.connections
+            if connections is not None:
+                version = connections.reader.store.data_version()
+                changed = version != self._data_version or not connections.wal
+                self._data_version = version
+        except sqlite3.Error as error:
+            if not is_busy(error):
+                self._failed(error)
+        finally:
+            self.reading.release()
+        if changed or self._wanted:
+            self.pull()
+
+    def _step(self, connections: Connections) -> bool:
+        """Read one step of the log; return whether there is more."""
+        store = connections.reader.store
+        newest = store.newest_id()
+        after = self._cursor
+        if newest <= after:
+            return False
+        up_to = min(newest, after + STEP_IDS)
+        count = size = 0
+        with closing(store.read_log(after, up_to, self._client)) as rows:
+            for row in rows:
+                count += self._deliver(row, connections)
+                size += len(row.payload)
+                if count >= STEP_DELIVERIES or size >= STEP_BYTES:
+                    up_to = row.id
+                    break
+        with self._lock:
+            self._cursor = up_to
+        return up_to < newest
+
+    def _deliver(self, row: LogRow, connections: Connections) -> int:
+        """Put one row of the log where it belongs; return about how much work it was."""
+        if row.kind == Kind.SPECIFIC:
+            entry = Entry(row.id, row.expires_at, row.payload)
+            self._put([(row.queue, row.queue + (row.local or ""))], entry)
+            return 1
+        if row.kind == Kind.GROUP:
+            entry = Entry(row.id, row.expires_at, row.payload)
+            with self._lock:
+                members = self._members.of(row.queue, row.id, time.time())
+            dropped = self._put([(names.queue_of(channel), channel) for channel in members], entry)
+            if dropped:
+                self._reports.skipped(row.queue, dropped, len(members))
+            return 1 + len(members)
+        if row.kind == Kind.MEMBERSHIP:
+            channel = row.payload.decode()
+            membership = connections.reader.store.member(row.queue, self._client, channel)
+            with self._lock:
+                self._members.set(row.queue, channel, membership)
+            return 1
+        with self._lock:  # Kind.FLUSH
+            self._boxes.clear()
+            self._members.drop_older(row.id)
+        return 1
+
+    def _put(self, targets: list[tuple[str, str]], entry: Entry) -> int:
+        """Put `entry` into the mailboxes of (queue, channel) targets; return how many were full."""
+        now = time.time()
+        if entry.expires_at <= now:
+            return 0
+        dropped = 0
+        notify: list[Waiter] = []
+        with self._lock:
+            self._cursor = entry.id
+            for queue, channel in targets:
+                room, waiter = self._boxes.put(queue, channel, entry, now)
+                if waiter is not None:
+                    notify.append(waiter)
+                elif not room:
+                    dropped += 1
+            self._consumed += dropped
+        if dropped and len(targets) == 1:
+            self._reports.dropped(targets[0][1])
+        for waiter in notify:
+            self._notify(waiter)
+        return dropped
+
+    # Normal channels
+
+    def _claim_wanted(self) -> None:
+        """Claim what waits on normal channels: exactly as many messages as receivers wait for."""
+        with self._lock:
+            wanted = [channel for channel in self._listening if self._missing(channel) > 0]
+        if not wanted:
+            return
+        if not self.reading.acquire(blocking=False):
+            self._wanted = True
+            return
+        try:
+            connections = self.connections
+            if connections is None:
+                return
+            ready = connections.reader.store.channels_with_waiting(json.dumps(wanted), time.time())
+        except sqlite3.Error as error:
+            if not is_busy(error):
+                self._failed(error)
+            return
+        finally:
+            self.reading.release()
+        for channel in ready:
+            self._claim(channel)
+
+    def _missing(self, channel: str) -> int:
+        box = self._boxes.find(channel)
+        return 0 if box is None else len(box.waiters) - len(box.entries) - box.claiming
+
+    def _claim(self, channel: str) -> None:
+        with self._lock:
+            limit = self._missing(channel)
+            if limit <= 0:
+                return
+            self._boxes.open(channel).claiming += limit
+        delete = self._options.message_retention == 0
+
+        def claim(transaction: Transaction) -> Claimed:
+            return transaction.store.claim(channel, now=transaction.now, limit=limit, delete=delete)
+
+        self._outbox.post(claim, lambda write: self._claimed(channel, limit, write))
+
+    def _claimed(self, channel: str, limit: int, write: Write[Claimed]) -> None:
+        rows = write.result or [] if write.error is None else []
+        notify: list[Waiter] = []
+        with self._lock:
+            box = self._boxes.open(channel)
+            box.claiming -= limit
+            box.entries.extend(Entry(*row) for row in rows)
+            surplus: list[Entry] = []
+            while len(box.entries) > len(box.waiters):  # they left while the claim was under way
+                surplus.append(box.entries.pop())
+            while (waiter := box.next_to_wake(len(box.entries))) is not None:
+                notify.append(waiter)
+            self._boxes.forget_if_empty(channel)
+        if write.error is not None:
+            self._reports.failed(f"claiming from channel {channel!r}", write.error)
+        for waiter in notify:
+            self._notify(waiter)
+        self._release(channel, surplus)
+
+    def _release(self, channel: str, surplus: list[Entry]) -> None:
+        """Put claimed messages that nobody waits for any longer back into their places in the database."""
+        if not surplus:
+            return
+        rows = [(entry.id, entry.expires_at, entry.payload) for entry in surplus]
+        deleted = self._options.message_retention == 0
+
+        def release(transaction: Transaction) -> None:
+            transaction.store.unclaim(channel, rows, now=transaction.now, deleted=deleted)
+            transaction.wake.update(transaction.store.listeners(channel))
+
+        self._outbox.post(release, lambda write: self._released(channel, surplus, write))
+
+    def _released(self, channel: str, surplus: list[Entry], write: Write[None]) -> None:
+        if write.error is not None:
+            # They stay here, for the next receiver in this process.
+            self._reports.failed(f"putting {len(surplus)} messages back into channel {channel!r}", write.error)
+            with self._lock:
+                box = self._boxes.open(channel)
+                box.entries.extendleft(surplus)
+                notify = box.next_to_wake(len(box.entries))
+            self._notify(notify)
+
+    def idle_channels(self, idle_s: float) -> list[str]:
+        """Forget the normal channels that nobody has waited on for `idle_s` seconds, and return their names."""
+        before = time.monotonic() - idle_s
+        with self._lock:
+            for channel in self._listening:
+                box = self._boxes.find(channel)
+                if box is not None and not box.empty:
+                    self._listening[channel] = time.monotonic()
+            idle = [channel for channel, last in self._listening.items() if last < before]
+            for channel in idle:
+                del self._listening[channel]
+        return idle
+
+    # Memberships of this process's channels
+
+    def joined(self, group: str, channel: str, joined_id: int, expires_at: float | None) -> Callable[[], None]:
+        """Note a membership; return what undoes it.
+
+        Called before the commit that makes it real: a broadcast that follows the commit may be read at once.
+        """
+        with self._lock:
+            before = self._members.get(group, channel)
+            self._members.set(group, channel, (joined_id, expires_at))
+
+        def undo() -> None:
+            with self._lock:
+                self._members.set(group, channel, before)
+
+        return undo
+
+    def left(self, group: str, channel: str) -> None:
+        """Note that a membership has ended."""
+        with self._lock:
+            self._members.set(group, channel, None)
+
+    def memberships(self) -> list[tuple[str, str, float | None]]:
+        """Return (group, channel, expires_at) of every membership of this process's channels."""
+        with self._lock:
+            return self._members.all()
+
+    # What senders and housekeeping need to know
+
+    def unread(self) -> Unread:
+        """Return how far this process has read, now."""
+        with self._lock:
+            return self._unread()
+
+    def _unread(self) -> Unread:
+        return Unread(self._cursor, self._boxes.held, self._boxes.waiting_channels)
+
+    def note_published(self) -> Unread:
+        """Return how far this process has read, to be written for senders now."""
+        with self._lock:
+            self._consumed = 0
+            self._published = self._unread()
+            return self._published
+
+    def unpublished(self) -> bool:
+        """Whether senders know less than there is to know."""
+        with self._lock:
+            return self._published != self._unread()
+
+    def _publish_every(self) -> int:
+        return max(1, self._options.capacity * max(1, self._boxes.waiting_channels) // 10)
+
+    def start(self, cursor: int) -> None:
+        """Read on from the message with this id: nothing up to it was meant for this process."""
+        with self._lock:
+            self._cursor = cursor
+
+    def listening(self) -> list[str]:
+        """Return the normal channels that this process is woken for."""
+        with self._lock:
+            return list(self._listening)
+
+    def sweep(self) -> None:
+        """Drop expired messages and memberships."""
+        now = time.time()
+        with self._lock:
+            self._consumed += self._boxes.drop_all_expired(now)
+            ended = self._members.drop_expired(now)
+        for group, channel in ended:
+            self._reports.membership_ended(group, channel, self._options.group_expiry)
+
+    def close(self, error: Exception) -> None:
+        """Fail every waiter, and put back what was claimed and not received."""
+        with self._lock:
+            boxes = list(self._boxes)
+            waiters = [waiter for _, box in boxes for waiter in box.waiters]
+            claimed = [(name, list(box.entries)) for name, box in boxes if "!" not in name and box.entries]
+            for _, box in boxes:
+                box.entries.clear()
+        for waiter in waiters:
+            waiter.fail(error)
+        for channel, entries in claimed:
+            self._release(channel, entries)

@@ -1,0 +1,229 @@
+"""The channel layer: the async API of the Channel Layer Specification
+(https://channels.readthedocs.io/en/stable/channel_layer_spec.html).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import threading
+import time
+import uuid
+import weakref
+from collections.abc import Iterable, Mapping
+
+from channels.layers import BaseChannelLayer
+
+from channels_sqlite import forks, names
+from channels_sqlite.codec import Codec, Message, UndecodableError
+from channels_sqlite.mailboxes import Entry
+from channels_sqlite.options import Options
+from channels_sqlite.process import LayerProcess
+
+__all__ = ["SqliteChannelLayer"]
+
+
+class SqliteChannelLayer(BaseChannelLayer):
+    """A channel layer in one SQLite file, for all processes of one machine.
+
+    Its keyword arguments are the CONFIG options, see `Options`; faults in them raise ImproperlyConfigured. Making a
+    layer opens nothing. One object serves any number of event loops and threads, and survives forks; every method may
+    raise ChannelDatabaseError, which says what to do, and works again once that is done.
+    """
+
+    extensions = ["groups", "flush"]  # noqa: RUF012  # as the specification and Channels' own layer have it
+
+    def __init__(self, **config: object) -> None:
+        self.options = Options.from_config(config)
+        super().__init__(expiry=self.options.expiry, capacity=self.options.capacity)
+        self.channel_capacity = list(self.options.channel_capacity)
+        self.group_expiry = self.options.group_expiry
+        self._codec = Codec(
+            max_message_size=self.options.max_message_size, keys=self.options.symmetric_encryption_keys
+        )
+        self._process: LayerProcess | None = None
+        self._making = threading.Lock()
+        self._finalizer: weakref.finalize[..., SqliteChannelLayer] | None = None
+        forks.register(self)
+
+    # Channels
+
+    async def send(self, channel: str, message: Mapping[str, object]) -> None:
+        """Send `message` to one channel.
+
+        Raises:
+            ChannelFull: the channel holds as many unread messages as its capacity allows.
+            MessageTooLarge: the message is larger than `max_message_size` bytes.
+            TypeError: the name is invalid, or the message holds something that cannot be serialised; names the path.
+            ValueError: the message has the key `__asgi_channel__`.
+            ChannelDatabaseError: the database could not be written; the text says why and what to do.
+        """
+        names.require_channel_name(channel)
+        payload = self._codec.encode(message)
+        process = self._here()
+        await process.ready()
+        await process.outbox.write(process.writes.send(channel, payload), len(payload))
+
+    async def receive(self, channel: str) -> Message:
+        """Wait for the next message on `channel` and return it; the receiver's own copy.
+
+        `channel` is a normal name, a process-specific one of this layer's own, or the part of such a name up to and
+        including the `!`. In the last case the message has the full name under `__asgi_channel__`. A cancelled call
+        loses nothing.
+
+        Raises:
+            TypeError: the name is invalid.
+            ValueError: the name is specific to another process (or to this layer before it was closed).
+            LayerClosedError: the layer was closed meanwhile.
+            ChannelDatabaseError: the database could not be opened. Once waiting, a call waits on until it works again.
+        """
+        names.require_channel_name(channel)
+        process = self._here()
+        if "!" in channel and names.client_of(channel) != process.client:
+            raise ValueError(
+                f"cannot receive on {channel!r}: it is specific to the client {names.client_of(channel)!r}, and this "
+                f"layer in this process is {process.client!r}; use a name that its new_channel() gave"
+            )
+        await process.ready_to_receive()  # cancelled here, nothing has been taken
+        while True:
+            taken = process.inbox.take(channel) or await self._wait(process, channel)
+            if taken is not None and (message := self._open(process, channel, *taken)) is not None:
+                return message
+
+    async def _wait(self, process: LayerProcess, channel: str) -> tuple[str, Entry] | None:
+        """Wait until `channel` may have a message and take it; None when another receiver was quicker."""
+        loop = asyncio.get_running_loop()
+        watch = process.watch(loop)
+        waiter = process.inbox.wait(channel, loop)
+        watch.waiting += 1
+        try:
+            if "!" not in channel or not watch.active:
+                watch.start()
+                process.inbox.pull()  # what came before this loop watched
+            # Cancelled here, this receiver has taken nothing: what it was woken for stays in the mailbox.
+            await waiter.future
+        except BaseException:
+            process.inbox.give_up(waiter)
+            raise
+        finally:
+            watch.waiting -= 1
+        return process.inbox.take(channel, waiter)
+
+    def _open(self, process: LayerProcess, channel: str, full_name: str, entry: Entry) -> Message | None:
+        try:
+            message = self._codec.decode(entry.payload)
+        except UndecodableError as error:
+            process.reports.undecodable(entry.id, error)
+            return None
+        if channel != full_name:
+            message["__asgi_channel__"] = full_name
+        return message
+
+    async def new_channel(self, prefix: str = "specific") -> str:
+        """Return a new channel name, `prefix.client!local`, that only this layer in this process can receive on.
+
+        Raises TypeError where `prefix` does not make a valid name.
+        """
+        process = self._here()
+        name = names.require_channel_name(f"{prefix}.{process.client}!{uuid.uuid4().hex}")
+        await process.ready_to_receive()
+        return name
+
+    # Groups
+
+    async def group_add(self, group: str, channel: str) -> None:
+        """Make `channel` a member of `group` for `group_expiry` seconds, or renew its membership."""
+        names.require_group_name(group)
+        names.require_channel_name(channel)
+        process = self._here()
+        await process.ready()
+        await process.outbox.write(process.writes.group_add(group, channel))
+
+    async def group_discard(self, group: str, channel: str) -> None:
+        """End the membership of `channel` in `group`, if there is one."""
+        names.require_group_name(group)
+        names.require_channel_name(channel)
+        process = self._here()
+        await process.ready()
+        await process.outbox.write(process.writes.group_discard(group, channel))
+
+    async def group_send(self, group: str, message: Mapping[str, object]) -> None:
+        """Send `message` to every channel that is a member of `group` now. Full members are skipped and logged.
+
+        Raises TypeError, ValueError, MessageTooLarge and ChannelDatabaseError as `send` does.
+        """
+        names.require_group_name(group)
+        payload = self._codec.encode(message)
+        process = self._here()
+        await process.ready()
+        await process.outbox.write(process.writes.group_send(group, payload), len(payload))
+
+    async def group_channels(self, group: str) -> list[str]:
+        """Return the names of the channels in `group`, sorted."""
+        names.require_group_name(group)
+        process = self._here()
+        await process.ready()
+        return await process.read(lambda store: store.group_channels(group, time.time()))
+
+    async def group_count(self, group: str) -> int:
+        """Return how many channels are in `group`."""
+        return len(await self.group_channels(group))
+
+    # Life cycle
+
+    async def flush(self) -> None:
+        """Delete all messages and memberships of this layer's `prefix`, in every process."""
+        process = self._here()
+        await process.ready()
+        await process.outbox.write(process.writes.flush)
+
+    async def close(self) -> None:
+        """End the layer's thread, connections and sockets; waiting receivers get LayerClosedError.
+
+        Its channels leave their groups. The next call opens the layer again, under a new client name.
+        """
+        with self._making:
+            process, self._process = self._process, None
+            finalizer, self._finalizer = self._finalizer, None
+        if finalizer is not None:
+            finalizer.detach()
+        if process is not None:
+            await process.close()
+
+    def _here(self) -> LayerProcess:
+        """Return what this layer has in this process, made if need be; nothing is opened yet."""
+        process = self._process
+        if process is None:
+            with self._making:
+                process = self._process
+                if process is None:
+                    process = self._process = LayerProcess(self.options)
+                    self._finalizer = weakref.finalize(self, process.close_from_anywhere, wait=False)
+                    self._finalizer.atexit = False
+                    _processes.add(process)
+        return process
+
+    def fork_locks(self) -> Iterable[threading.Lock]:
+        """Return the locks that must be free while the process forks."""
+        process = self._process
+        return (self._making, *(process.fork_locks() if process is not None else ()))
+
+    def after_fork_in_child(self) -> None:
+        """Leave the parent's things alone and begin anew, under a client name of its own."""
+        self._making = threading.Lock()
+        process, self._process = self._process, None
+        if self._finalizer is not None:
+            self._finalizer.detach()
+            self._finalizer = None
+        if process is not None:
+            process.abandon()
+
+
+_processes: weakref.WeakSet[LayerProcess] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """Close what lives until the interpreter ends, while threads still run."""
+    for process in list(_processes):
+        process.close_from_anywhere(wait=True)

@@ -1,0 +1,252 @@
+"""Where messages wait inside a process, and who waits for them.
+
+A message stays in its mailbox until a `receive()` takes it, in the same step in which it returns. Waking a receiver is
+a hint and hands over nothing, so that a receiver which is cancelled, or whose loop ends, can lose nothing: what it was
+woken for still lies there for the next.
+
+Nothing here knows the database, and nothing locks: `inbox` calls it under its lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from channels_sqlite.loops import call_in
+
+__all__ = ["Entry", "Mailbox", "Mailboxes", "Waiter"]
+
+
+class Entry(NamedTuple):
+    """A message that waits, still encoded; a broadcast's entry is shared by all its members."""
+
+    id: int
+    expires_at: float  # seconds since 1970
+    payload: bytes
+
+
+class Waiter:
+    """One waiting `receive()`."""
+
+    __slots__ = ("channel", "future", "loop", "woken")
+
+    def __init__(self, channel: str, loop: asyncio.AbstractEventLoop) -> None:
+        self.channel = channel
+        self.loop = loop
+        self.future: asyncio.Future[None] = loop.create_future()
+        self.woken = False
+
+    def notify(self) -> bool:
+        """Wake it, from any thread; return False when its loop is closed."""
+        return call_in(self.loop, _set_result, self.future)
+
+    def fail(self, error: Exception) -> None:
+        """End its waiting with an error."""
+        call_in(self.loop, _set_exception, self.future, error)
+
+
+def _set_result(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _set_exception(future: asyncio.Future[None], error: Exception) -> None:
+    if not future.done():
+        future.set_exception(error)
+
+
+class Mailbox:
+    """What waits on one channel: messages in order of their ids, receivers in order of their calls."""
+
+    __slots__ = ("claiming", "entries", "waiters", "woken")
+
+    def __init__(self) -> None:
+        self.entries: deque[Entry] = deque()
+        self.waiters: dict[Waiter, None] = {}
+        self.woken = 0  # waiters that were woken and have not come back yet
+        self.claiming = 0  # messages of a normal channel asked for and not here yet
+
+    def next_to_wake(self, messages: int) -> Waiter | None:
+        """Return a waiter to wake when there are more `messages` than woken waiters, marked as woken."""
+        if messages <= self.woken or self.woken >= len(self.waiters):
+            return None
+        for waiter in self.waiters:  # the woken ones stand at the front
+            if not waiter.woken:
+                waiter.woken = True
+                self.woken += 1
+                return waiter
+        return None
+
+    def add(self, waiter: Waiter) -> None:
+        """Let `waiter` stand in line."""
+        self.waiters[waiter] = None
+
+    def remove(self, waiter: Waiter) -> bool:
+        """Take `waiter` out of the line; return whether it stood there."""
+        if waiter not in self.waiters:
+            return False
+        del self.waiters[waiter]
+        if waiter.woken:
+            self.woken -= 1
+        return True
+
+    def drop_expired(self, now: float) -> int:
+        """Drop what is past its expiry and return how many. Ids order the entries, expiries nearly so."""
+        entries = self.entries
+        before = len(entries)
+        while entries and entries[0].expires_at <= now:
+            entries.popleft()
+        return before - len(entries)
+
+    @property
+    def empty(self) -> bool:
+        """Whether it can be forgotten."""
+        return not (self.entries or self.waiters or self.claiming)
+
+
+class Mailboxes:
+    """The mailboxes of one process by channel name; they exist only while something is in them.
+
+    A receiver may wait on one process-specific channel, or on all names with its part up to the `!`: the latter's
+    mailbox never holds messages, it is served from those of the full names.
+    """
+
+    def __init__(self, capacity_of: Callable[[str], int]) -> None:
+        self._capacity_of = capacity_of
+        self._boxes: dict[str, Mailbox] = {}
+        self._queue_waiters = 0  # receivers that wait for all names of a queue
+        self.held = 0  # messages for process-specific channels
+        self.waiting_channels = 0  # process-specific channels with a receiver
+
+    def __len__(self) -> int:
+        return len(self._boxes)
+
+    def __iter__(self) -> Iterator[tuple[str, Mailbox]]:
+        return iter(list(self._boxes.items()))
+
+    def open(self, channel: str) -> Mailbox:
+        """Return the mailbox of `channel`, made if need be."""
+        box = self._boxes.get(channel)
+        if box is None:
+            box = self._boxes[channel] = Mailbox()
+        return box
+
+    def find(self, channel: str) -> Mailbox | None:
+        """Return the mailbox of `channel` if there is one."""
+        return self._boxes.get(channel)
+
+    def forget_if_empty(self, channel: str) -> None:
+        """Drop the mailbox of `channel` if nothing is in it."""
+        box = self._boxes.get(channel)
+        if box is not None and box.empty:
+            del self._boxes[channel]
+
+    # Waiters
+
+    def add_waiter(self, waiter: Waiter) -> None:
+        """Let `waiter` stand in line on its channel."""
+        box = self.open(waiter.channel)
+        if "!" in waiter.channel:
+            self.waiting_channels += not box.waiters
+            self._queue_waiters += waiter.channel.endswith("!")
+        box.add(waiter)
+
+    def remove_waiter(self, waiter: Waiter) -> bool:
+        """Take `waiter` out of the line; return whether it stood there."""
+        box = self._boxes.get(waiter.channel)
+        if box is None or not box.remove(waiter):
+            return False
+        if "!" in waiter.channel:
+            self.waiting_channels -= not box.waiters
+            self._queue_waiters -= waiter.channel.endswith("!")
+        return True
+
+    # Process-specific channels
+
+    def put(self, queue: str, channel: str, entry: Entry, now: float) -> tuple[bool, Waiter | None]:
+        """Put a message into the mailbox of a process-specific channel.
+
+        Returns whether there was room, and a waiter to notify if somebody waits for it.
+        """
+        box = self._boxes.get(channel)
+        if box is None:
+            box = self._boxes[channel] = Mailbox()
+        entries = box.entries
+        if len(entries) >= self._capacity_of(channel):
+            self.held -= box.drop_expired(now)
+            if len(entries) >= self._capacity_of(channel):
+                return False, None
+        entries.append(entry)
+        self.held += 1
+        if box.waiters:
+            waiter = box.next_to_wake(len(entries))
+            if waiter is not None or not self._queue_waiters:
+                return True, waiter
+        return True, self.wake_for_queue(queue) if self._queue_waiters else None
+
+    def wake_for_queue(self, queue: str) -> Waiter | None:
+        """Return a receiver to notify that waits for all names of `queue`, if messages are left for it."""
+        box = self._boxes.get(queue)
+        if box is None or not box.waiters:
+            return None
+        return box.next_to_wake(self._unattended(queue))
+
+    def _unattended(self, queue: str) -> int:
+        """Return how many messages lie in mailboxes of `queue` beyond those that their own receivers are woken for."""
+        return sum(len(box.entries) - box.woken for name, box in self._boxes.items() if name.startswith(queue))
+
+    def take(self, channel: str, now: float, *, woken: bool) -> tuple[str, Entry] | None:
+        """Take the oldest unexpired message for a receiver on `channel`: the full channel name and the entry.
+
+        A receiver that was not woken (`woken` is False) leaves the messages that others have been woken for.
+        """
+        if channel.endswith("!"):
+            return self._take_from_queue(channel, now)
+        box = self._boxes.get(channel)
+        if box is None or not box.entries:
+            return None
+        specific = "!" in channel
+        dropped = box.drop_expired(now)
+        if specific:
+            self.held -= dropped
+        if len(box.entries) <= (0 if woken else box.woken):
+            return None
+        entry = box.entries.popleft()
+        if specific:
+            self.held -= 1
+        if box.empty:
+            del self._boxes[channel]
+        return channel, entry
+
+    def _take_from_queue(self, queue: str, now: float) -> tuple[str, Entry] | None:
+        oldest: str | None = None
+        lowest = 0
+        for name, box in self:
+            if not name.startswith(queue) or not box.entries:
+                continue
+            self.held -= box.drop_expired(now)
+            if len(box.entries) > box.woken and (oldest is None or box.entries[0].id < lowest):
+                oldest, lowest = name, box.entries[0].id
+            elif box.empty:
+                self.forget_if_empty(name)
+        return None if oldest is None else self.take(oldest, now, woken=False)
+
+    def drop_all_expired(self, now: float) -> int:
+        """Drop every expired message and every mailbox that is empty then; return how many messages."""
+        total = 0
+        for name, box in self:
+            dropped = box.drop_expired(now)
+            if "!" in name:
+                self.held -= dropped
+            total += dropped
+            self.forget_if_empty(name)
+        return total
+
+    def clear(self) -> None:
+        """Drop every message; receivers keep waiting."""
+        for name, box in self:
+            box.entries.clear()
+            self.forget_if_empty(name)
+        self.held = 0

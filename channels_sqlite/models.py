@@ -1,0 +1,104 @@
+"""The tables. Migrations, the admin and curious developers use these models; the message path speaks SQL (`store`)."""
+
+from __future__ import annotations
+
+from django.db import models
+from django.db.models import Q
+
+__all__ = ["Listener", "Membership", "Message", "Process"]
+
+
+class Message(models.Model):
+    """One row per send and one per broadcast: a log, read with cursors. Ids are never used twice (AUTOINCREMENT)."""
+
+    class Kind(models.IntegerChoices):
+        """What a row is addressed to."""
+
+        NORMAL = 0, "normal channel"
+        SPECIFIC = 1, "process-specific channel"
+        GROUP = 2, "group"
+        MEMBERSHIP = 3, "membership change"
+        FLUSH = 4, "flush"
+
+    class State(models.IntegerChoices):
+        """Where a row for a normal channel stands. What is read with cursors is LOGGED: its readers know."""
+
+        WAITING = 0, "waiting"
+        TAKEN = 1, "taken"
+        LOGGED = 2, "logged"
+
+    id = models.BigAutoField(primary_key=True)
+    prefix = models.CharField(max_length=100)
+    kind = models.SmallIntegerField(choices=Kind.choices)
+    state = models.SmallIntegerField(choices=State.choices)
+    queue = models.CharField(max_length=100, help_text="channel, process-specific channel up to its !, or group")
+    local = models.CharField(max_length=100, null=True, help_text="what follows the ! of a process-specific channel")
+    client = models.CharField(max_length=100, null=True, help_text="the process that the row is for")
+    created_at = models.FloatField(help_text="seconds since 1970")
+    expires_at = models.FloatField(help_text="seconds since 1970")
+    payload = models.BinaryField()
+
+    class Meta:
+        indexes = (
+            # What waits on a normal channel, in order, with the expiry at hand: counted and claimed without reading rows.
+            models.Index(
+                fields=["prefix", "queue", "id", "expires_at"],
+                condition=Q(state=0),
+                name="channels_sqlite_waiting",
+            ),
+            # What was sent to a process, in order: counted from its cursor on.
+            models.Index(
+                fields=["prefix", "queue", "id", "expires_at"],
+                condition=Q(kind=1),
+                name="channels_sqlite_addressed",
+            ),
+        )
+
+
+class Membership(models.Model):
+    """One channel in one group. `client` is "" for a normal channel."""
+
+    id = models.BigAutoField(primary_key=True)
+    prefix = models.CharField(max_length=100)
+    group_name = models.CharField(max_length=100)
+    client = models.CharField(max_length=100, blank=True)
+    channel = models.CharField(max_length=100)
+    joined_id = models.BigIntegerField(help_text="id of the last message that is too old for this member")
+    expires_at = models.FloatField(null=True, help_text="seconds since 1970, or null: until discarded")
+
+    class Meta:
+        constraints = (
+            models.UniqueConstraint(
+                fields=["prefix", "group_name", "client", "channel"],
+                name="channels_sqlite_member",
+            ),
+        )
+        indexes = (models.Index(fields=["client"], name="channels_sqlite_membership_of"),)
+
+
+class Process(models.Model):
+    """One live reader: a layer object in a process."""
+
+    client = models.CharField(max_length=100, primary_key=True)
+    prefix = models.CharField(max_length=100)
+    pid = models.IntegerField()
+    machine = models.CharField(max_length=200, help_text="boot and process namespace in which pid has a meaning")
+    address = models.CharField(max_length=1000, help_text="wake-up socket, relative to the database's folder")
+    cursor = models.BigIntegerField(help_text="id of the last message that it has read from the log")
+    held = models.IntegerField(help_text="messages read from the log and not yet received")
+    channels = models.IntegerField(help_text="process-specific channels with a receive() waiting")
+    started_at = models.FloatField(help_text="seconds since 1970")
+
+
+class Listener(models.Model):
+    """A process that waits on a normal channel, so that senders know whom to wake."""
+
+    id = models.BigAutoField(primary_key=True)
+    prefix = models.CharField(max_length=100)
+    channel = models.CharField(max_length=100)
+    client = models.CharField(max_length=100)
+
+    class Meta:
+        constraints = (
+            models.UniqueConstraint(fields=["prefix", "channel", "client"], name="channels_sqlite_listener"),
+        )

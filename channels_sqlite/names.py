@@ -1,0 +1,60 @@
+"""Channel and group names: what is valid, and what the parts of a process-specific name mean.
+
+The rules are those of the Channel Layer Specification, "Channels" and "Groups"
+(https://channels.readthedocs.io/en/stable/channel_layer_spec.html): fewer than 100 characters, ASCII letters, digits,
+hyphens, underscores and periods; one `!` makes a name specific to a process.
+"""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["MAX_NAME_LENGTH", "client_of", "queue_of", "require_channel_name", "require_group_name", "split"]
+
+MAX_NAME_LENGTH = 100
+
+_CHANNEL = re.compile(r"[a-zA-Z0-9\-_.]+(![a-zA-Z0-9\-_.]*)?")
+_GROUP = re.compile(r"[a-zA-Z0-9\-_.]+")
+
+
+def require_channel_name(name: object) -> str:
+    """Return `name` when it is a valid channel name, normal or process-specific; raise TypeError otherwise."""
+    if isinstance(name, str) and len(name) < MAX_NAME_LENGTH and _CHANNEL.fullmatch(name):
+        return name
+    raise TypeError(_complaint("Channel", name))
+
+
+def require_group_name(name: object) -> str:
+    """Return `name` when it is a valid group name; raise TypeError otherwise."""
+    if isinstance(name, str) and len(name) < MAX_NAME_LENGTH and _GROUP.fullmatch(name):
+        return name
+    raise TypeError(_complaint("Group", name))
+
+
+def _complaint(what: str, name: object) -> str:
+    seen = f"{name[:120]!r} ({len(name)} characters)" if isinstance(name, str) else f"{name!r} ({type(name).__name__})"
+    return (
+        f"{what} name must be a string of 1 to {MAX_NAME_LENGTH - 1} ASCII letters, digits, hyphens, underscores or "
+        f"periods{', with at most one !' if what == 'Channel' else ''}; got {seen}"
+    )
+
+
+def split(name: str) -> tuple[str, str | None]:
+    """Split a channel name into its queue and its local part.
+
+    The queue is what capacity is counted on: the whole of a normal name (its local part is None), the part of a
+    process-specific name up to and including the `!`.
+    """
+    queue, mark, local = name.partition("!")
+    return (queue + mark, local) if mark else (name, None)
+
+
+def queue_of(name: str) -> str:
+    """Return the part of a channel name that capacity is counted on; see `split`."""
+    return split(name)[0]
+
+
+def client_of(name: str) -> str:
+    """Return the client part of a process-specific name (`prefix.client!local` gives `client`), or "" for a normal one."""
+    queue, mark, _ = name.partition("!")
+    return queue.rpartition(".")[2] if mark else ""

@@ -1,0 +1,163 @@
+"""CONFIG of one CHANNEL_LAYERS entry, validated once, with all faults reported together."""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+
+from django.core.exceptions import ImproperlyConfigured
+
+__all__ = ["Options"]
+
+MAX_BLOB_BYTES = 1_000_000_000  # SQLITE_MAX_LENGTH, https://www.sqlite.org/limits.html
+ENCRYPTION_OVERHEAD = 1.5  # Fernet pads, signs, and writes base64: 4/3 of the message, and a little
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The options of one layer. Durations are in seconds, sizes in bytes."""
+
+    database: str = "channels"
+    prefix: str = "asgi"
+    polling_interval: float = 0.05
+    expiry: float = 60
+    group_expiry: float | None = 86400
+    capacity: int = 100
+    channel_capacity: tuple[tuple[re.Pattern[str], int], ...] = ()
+    message_retention: float = 86400
+    auto_trim: bool = True
+    trim_batch_size: int = 100
+    max_message_size: int = 16 * 1024 * 1024
+    symmetric_encryption_keys: tuple[bytes, ...] = field(default=(), repr=False)
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, object]) -> Options:
+        """Make options of a CONFIG mapping.
+
+        Raises:
+            ImproperlyConfigured: naming every unknown option, wrong type and impossible value at once.
+        """
+        values: dict[str, object] = {}
+        faults: list[str] = []
+        for name, value in config.items():
+            parse = _PARSERS.get(name)
+            if parse is None:
+                faults.append(f"{name!r} is not an option; known are: {', '.join(_PARSERS)}")
+                continue
+            try:
+                values[name] = parse(value)
+            except ValueError as error:
+                shown = "" if name == "symmetric_encryption_keys" else f" is {value!r}, but"
+                faults.append(f"{name!r}{shown} must be {error}")
+        if faults:
+            raise ImproperlyConfigured("CONFIG of a SqliteChannelLayer has faults: " + "; ".join(faults) + ".")
+        options = cls(**values)  # type: ignore[arg-type]  # each value was made by the parser of its own field
+        if 0 < options.message_retention < options.expiry:
+            values["message_retention"] = options.expiry
+            options = cls(**values)  # type: ignore[arg-type]  # as above
+        return options
+
+    def capacity_of(self, channel: str) -> int:
+        """Return how many unread messages `channel` may hold: the first matching pattern's number, or `capacity`."""
+        for pattern, capacity in self.channel_capacity:
+            if pattern.match(channel):
+                return capacity
+        return self.capacity
+
+
+def _text(value: object) -> str:
+    if isinstance(value, str) and value and value.isprintable():
+        return value
+    raise ValueError("a non-empty string of printable characters")
+
+
+def _seconds(*, zero: bool) -> Callable[[object], float]:
+    def parse(value: object) -> float:
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and _finite(value):
+            if value > 0 or (zero and value == 0):
+                return value
+        raise ValueError(f"a finite number of seconds {'of at least' if zero else 'greater than'} 0")
+
+    return parse
+
+
+def _finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an int that no float can hold
+        return False
+
+
+def _seconds_or_none(value: object) -> float | None:
+    try:
+        return None if value is None else _seconds(zero=False)(value)
+    except ValueError as error:
+        raise ValueError(f"None, or {error}") from None
+
+
+def _count(unit: str, largest: int = 2**63 - 1) -> Callable[[object], int]:
+    def parse(value: object) -> int:
+        if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= largest:
+            return value
+        raise ValueError(f"a whole number of {unit} from 1 to {largest}")
+
+    return parse
+
+
+def _flag(value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise ValueError("True or False")
+
+
+def _capacities(value: object) -> tuple[tuple[re.Pattern[str], int], ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, Mapping):
+        raise ValueError("None, or a dict of globs or compiled regular expressions to capacities")
+    return tuple((_pattern(pattern), _capacity_for(pattern, number)) for pattern, number in value.items())
+
+
+def _pattern(pattern: object) -> re.Pattern[str]:
+    if isinstance(pattern, str):
+        return re.compile(fnmatch.translate(pattern))
+    if isinstance(pattern, re.Pattern) and isinstance(pattern.pattern, str):
+        return pattern
+    raise ValueError(f"a dict whose keys are globs or compiled regular expressions of str, unlike {pattern!r}")
+
+
+def _capacity_for(pattern: object, number: object) -> int:
+    try:
+        return _count("messages")(number)
+    except ValueError as error:
+        raise ValueError(f"a dict whose value for {pattern!r} is {error}") from None
+
+
+def _keys(value: object) -> tuple[bytes, ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, (list, tuple)) or not all(isinstance(key, (str, bytes)) and key for key in value):
+        raise ValueError("None, or a list of non-empty str or bytes")
+    return tuple(key.encode() if isinstance(key, str) else key for key in value)
+
+
+_PARSERS: dict[str, Callable[[object], object]] = {
+    "database": _text,
+    "prefix": _text,
+    "polling_interval": _seconds(zero=False),
+    "expiry": _seconds(zero=False),
+    "group_expiry": _seconds_or_none,
+    "capacity": _count("messages"),
+    "channel_capacity": _capacities,
+    "message_retention": _seconds(zero=True),
+    "auto_trim": _flag,
+    "trim_batch_size": _count("rows"),
+    "max_message_size": _count("bytes", int(MAX_BLOB_BYTES / ENCRYPTION_OVERHEAD)),
+    "symmetric_encryption_keys": _keys,
+}
+
+if set(_PARSERS) != {option.name for option in fields(Options)}:  # pragma: no cover
+    raise TypeError("each field of Options needs one parser, and each parser a field")

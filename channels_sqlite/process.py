@@ -1,0 +1,455 @@
+"""Everything that one layer has in one process, put together: opened at first use, opened again when it must be.
+
+    send → outbox → store ─ commit → wakeup ⇢ (another process) wakeup → inbox → mailboxes → receive
+
+Threads: the async methods run on event loops, the `_in_thread` ones on the background thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+from channels_sqlite import forks
+from channels_sqlite.background import BackgroundThread
+from channels_sqlite.connections import Connections
+from channels_sqlite.exceptions import ChannelDatabaseError, LayerClosedError, is_busy, is_harmless
+from channels_sqlite.housekeeping import Housekeeping
+from channels_sqlite.inbox import Inbox
+from channels_sqlite.loops import call_in
+from channels_sqlite.options import Options
+from channels_sqlite.outbox import Outbox, Transaction, Write
+from channels_sqlite.presence import LockFile, MeetingPlace, machine_id
+from channels_sqlite.reports import Reports
+from channels_sqlite.store import ProcessRow, Store
+from channels_sqlite.wakeup import LoopWatch, Sender, WakeSocket, have_unix_datagrams
+from channels_sqlite.writes import Writes
+
+__all__ = ["LayerProcess"]
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+CLIENT_BYTES = 8
+REPLACED_CHECK_S = 1.0
+TICK_S = 1.0
+REOPEN_RETRY_S = 0.5
+IDLE_LISTENER_S = 30.0
+JOIN_S = 5.0
+KNOWN_ADDRESSES = 1000
+COMMITS_PER_CHECK = 256  # 4 MiB of WAL at four pages a commit
+READ_RETRY_S = 0.001
+
+
+class LayerProcess:
+    """One layer in one process. Its `client` is the part of channel names that belongs to it."""
+
+    def __init__(self, options: Options) -> None:
+        self.pid = os.getpid()
+        self.client = secrets.token_hex(CLIENT_BYTES)
+        self._options = options
+        self.reports = Reports()
+        self._background = BackgroundThread(f"channels-sqlite[{options.prefix}]", self._tick_in_thread)
+        self.outbox = Outbox(
+            self._background, locate=self._locate, committed=self._committed, failed=self._failed
+        )
+        self.inbox = Inbox(
+            self.client, options, self.outbox, self.reports, failed=self._failed, publish=self._publish_soon
+        )
+        self.writes = Writes(self.client, options, self.inbox, self.reports)
+        self._connections: Connections | None = None
+        self._broken = False
+        self._replaced_checked_at = 0.0
+        self._last_sound_at = time.time()  # when the open file was last seen to be the one at its path
+        self._reopen_at = 0.0
+        self._place: MeetingPlace | None = None
+        self._housekeeping: Housekeeping | None = None
+        self._lock_file: LockFile | None = None
+        self._wake_socket: WakeSocket | None = None
+        self._sender: Sender | None = None
+        self._addresses: dict[str, str] = {}
+        self._watches: dict[asyncio.AbstractEventLoop, LoopWatch] = {}
+        self._watches_lock = threading.Lock()
+        self._registered = False
+        self._publishing = False
+        self._commits_seen = -1
+        self._commits_checked = 0
+        self._sleeping = True  # the background thread waits for a job
+        self._closed = False
+
+    # Opening
+
+    async def ready(self) -> None:
+        """Make sure of open connections; errors as `Connections`."""
+        if not self._is_sound():
+            await self._in_background(self._open_in_thread)
+
+    async def ready_to_receive(self) -> None:
+        """Make sure that other processes know of this one."""
+        if not (self._registered and self._is_sound()):
+            await self._in_background(self._register_in_thread)
+
+    def _is_sound(self) -> bool:
+        """Whether the connections can be used, and the file that they have open is still the one at the path."""
+        connections = self._connections
+        if connections is None or self._broken or connections.renamed():
+            return False
+        now = time.monotonic()
+        if now - self._replaced_checked_at >= REPLACED_CHECK_S:
+            if connections.replaced():
+                return False
+            self._replaced_checked_at = now
+            self._last_sound_at = time.time()
+        return True
+
+    async def _in_background(self, job: Callable[[], T]) -> T:
+        """Run `job` on the background thread. Cancelled while waiting, the job is done all the same."""
+        if self._closed:
+            raise LayerClosedError("the channel layer was closed")
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+
+        def run() -> None:
+            try:
+                result = job()
+            except BaseException as error:
+                call_in(loop, _settle, future, None, error)
+            else:
+                call_in(loop, _settle, future, result, None)
+
+        self._background.submit(run)
+        return await future
+
+    def _open_in_thread(self) -> None:
+        if self._is_sound():
+            return
+        if self._closed:
+            raise LayerClosedError("the channel layer was closed")
+        since = self._last_sound_at
+        if self._connections is not None:
+            if not self._broken:
+                logger.warning("the database was replaced or removed while in use; opening %s", self._options.database)
+            self._close_connections()
+        connections = Connections(self._options.database, self._options.prefix)
+        place = MeetingPlace(connections.path)
+        self._housekeeping = Housekeeping(
+            self.client, self._options, connections, place, self.outbox, self.reports
+        )
+        if self._sender is None and have_unix_datagrams():
+            self._sender = Sender(place)
+        self._addresses.clear()
+        moved = self._place is not None and self._place.folder != place.folder
+        self._place = place
+        self._use(connections)
+        self._broken = False
+        self._replaced_checked_at = time.monotonic()
+        self._last_sound_at = time.time()
+        if self._registered:
+            if moved:
+                self._leave_place()
+            self._register_in_database(since)
+
+    def _use(self, connections: Connections | None) -> None:
+        with self.outbox.execution, self.inbox.reading:
+            self._connections = self.outbox.connections = self.inbox.connections = connections
+
+    def _close_connections(self) -> None:
+        old = self._connections
+        self._use(None)
+        if old is not None:
+            try:
+                old.close()
+            except sqlite3.Error as error:
+                logger.warning("closing the database: %s", error)
+
+    def _failed(self, error: sqlite3.Error) -> None:
+        """Have the connections opened anew at the next use: this error may be theirs, or the file's."""
+        self._broken = True
+        self.reports.failed("using the database", error)
+
+    # Registration
+
+    def _register_in_thread(self) -> None:
+        self._open_in_thread()
+        if not self._registered:
+            self._register_in_database(None)
+            self._registered = True
+
+    def _register_in_database(self, since: float | None) -> None:
+        """Enter this process, its memberships and what it listens to.
+
+        `since` (seconds since 1970) says from when on messages in a file that takes the place of another one count.
+        """
+        self._take_place()
+        address = "" if self._wake_socket is None else self._wake_socket.address
+        memberships = self.inbox.memberships()
+        listening = self.inbox.listening()
+
+        def enter(transaction: Transaction) -> int:
+            store = transaction.store
+            cursor = transaction.newest if since is None else store.newest_id_before(since)
+            row = ProcessRow(self.client, self.pid, machine_id(), address, cursor, 0, 0)
+            store.register(row, transaction.now)
+            for group, channel, expires_at in memberships:
+                joined_id = store.join(
+                    group, self.client, channel, joined_id=cursor, expires_at=expires_at, now=transaction.now
+                )
+                self.inbox.joined(group, channel, joined_id, expires_at)
+            for channel in listening:
+                store.listen(channel, self.client)
+            self.inbox.start(cursor)
+            return cursor
+
+        self.outbox.run_patiently(enter)
+        self.inbox.note_published()
+        self.inbox.pull()
+
+    def _take_place(self) -> None:
+        """Hold the lock file and bind the wake-up socket; anew where something removed them."""
+        if self._place is None:
+            return
+        if self._lock_file is None:
+            self._lock_file = LockFile(self._place.path(f"{self.client}.lock"))
+        self._lock_file.acquire()
+        if self._wake_socket is not None and self._wake_socket.missing():
+            self._wake_socket.abandon()
+            self._wake_socket = None
+        if self._wake_socket is None and have_unix_datagrams():
+            try:
+                self._wake_socket = WakeSocket(self._place, self.client)
+            except OSError as error:
+                logger.warning("no wake-up socket (%s); messages are found by polling alone", error)
+
+    def _leave_place(self) -> None:
+        if self._wake_socket is not None:
+            self._wake_socket.close()
+            self._wake_socket = None
+        if self._lock_file is not None:
+            self._lock_file.release()
+            self._lock_file = None
+
+    def _publish_soon(self) -> None:
+        """Tell senders how far this process has read."""
+        if self._publishing or not self._registered:
+            return
+        self._publishing = True
+        self.outbox.post(self._publish, self._published)
+
+    def _publish(self, transaction: Transaction) -> bool:
+        cursor, held, channels = self.inbox.note_published()
+        return transaction.store.publish(self.client, cursor=cursor, held=held, channels=channels)
+
+    def _published(self, write: Write[bool]) -> None:
+        self._publishing = False
+        if write.error is None and not write.result and self._registered and not self._closed:
+            logger.warning("the registration of client %s was gone; registering again", self.client)
+            self._background.submit(lambda: self._register_in_database(self._last_sound_at))
+
+    # Waking
+
+    def _locate(self, store: Store, wake: set[str]) -> None:
+        """Look up where to wake those clients of whom that is not known yet."""
+        for client in wake:
+            if client not in self._addresses and client != self.client:
+                process = store.process(client)
+                if process is not None:
+                    if len(self._addresses) >= KNOWN_ADDRESSES:
+                        self._addresses.clear()
+                    self._addresses[client] = process.address
+
+    def _committed(self, wake: set[str]) -> None:
+        """Wake the readers of what was just committed."""
+        if self._sleeping:
+            self._sleeping = False
+            self._background.submit(_nothing)  # starts its ticks
+        if self.outbox.commits - self._commits_checked >= COMMITS_PER_CHECK:
+            self._commits_checked = self.outbox.commits
+            self._background.submit(self._checkpoint_in_thread)
+        sender = self._sender
+        if sender is not None:
+            for client in wake:
+                address = self._addresses.get(client)
+                if address and not sender.send(address):
+                    self._addresses.pop(client, None)
+        if self.client in wake:
+            self.inbox.pull()
+
+    async def read(self, query: Callable[[Store], T]) -> T:
+        """Return what `query` reads, without the write lock."""
+        deadline: float | None = None
+        while True:
+            with self.inbox.reading:
+                connections = self._connections
+                if connections is None:
+                    raise ChannelDatabaseError("the channel layer's database is not open; try again")
+                try:
+                    return query(connections.reader.store)
+                except sqlite3.Error as error:
+                    if deadline is None:
+                        deadline = time.monotonic() + connections.busy_timeout_s
+                    if not is_busy(error) or time.monotonic() >= deadline:  # busy only where WAL is not in use
+                        self._broken = not is_harmless(error)
+                        raise connections.explain(error) from error
+            await asyncio.sleep(READ_RETRY_S)
+
+    def watch(self, loop: asyncio.AbstractEventLoop) -> LoopWatch:
+        """Return what watches for wake-ups in `loop`, which runs in this thread."""
+        watch = self._watches.get(loop)
+        if watch is None:
+            watch = LoopWatch(
+                loop,
+                self._options.polling_interval,
+                wake_socket=lambda: self._wake_socket,
+                on_wake=self.inbox.pull,
+                on_tick=self._poll,
+            )
+            self._forget_closed_loops()
+            with self._watches_lock:
+                self._watches[loop] = watch
+        return watch
+
+    def _forget_closed_loops(self) -> None:
+        with self._watches_lock:
+            for loop in [loop for loop in self._watches if loop.is_closed()]:
+                del self._watches[loop]
+
+    def _poll(self) -> None:
+        """What a loop with receivers does every `polling_interval`."""
+        if self._is_sound():
+            self.inbox.poll()
+            self.outbox.flush_stale()
+        elif not self._closed and time.monotonic() >= self._reopen_at:
+            self._reopen_at = time.monotonic() + REOPEN_RETRY_S
+            self._background.submit(self._reopen_in_thread)
+
+    def _reopen_in_thread(self) -> None:
+        try:
+            self._open_in_thread()
+        except Exception as error:
+            self.reports.failed("opening the database again", error)
+        else:
+            self.inbox.pull()
+
+    # Housekeeping
+
+    def _tick_in_thread(self) -> float | None:
+        """Do what is due every second; return when to come back, or None once there is nothing to do."""
+        if self._closed or self._housekeeping is None:
+            return None
+        if not self._is_sound():
+            if self._registered:
+                self._reopen_in_thread()
+                return TICK_S
+            return None
+        self.outbox.flush_stale()
+        self._forget_closed_loops()
+        if self._registered:
+            self._take_place()
+            self.inbox.sweep()
+            if self.inbox.unpublished():
+                self._publish_soon()
+            for channel in self.inbox.idle_channels(IDLE_LISTENER_S):
+                self._unlisten(channel)
+        try:
+            self._housekeeping.run()
+        except Exception as error:
+            self.reports.failed("housekeeping", error)
+        busy = self.outbox.commits != self._commits_seen
+        self._commits_seen = self.outbox.commits
+        if busy or self._registered:
+            return TICK_S
+        self._sleeping = True
+        return None
+
+    def _checkpoint_in_thread(self) -> None:
+        if self._housekeeping is not None and self._connections is not None and not self._broken:
+            try:
+                self._housekeeping.checkpoint_if_large()
+            except Exception as error:
+                self.reports.failed("a checkpoint", error)
+
+    def _unlisten(self, channel: str) -> None:
+        self.outbox.run_patiently(lambda transaction: transaction.store.unlisten(channel, self.client))
+
+    # Closing and forking
+
+    async def close(self) -> None:
+        """Fail all waiters, leave the database as if this process had never been, end the thread."""
+        if self._closed:
+            return
+        if self._connections is not None or self._registered:
+            self._background.stopping.set()
+            await self._in_background(self._close_in_thread)
+            self._background.stop(JOIN_S)
+        else:
+            self._closed = True
+            self._background.stop(None)
+        with self._watches_lock:
+            watches = list(self._watches.values())
+            self._watches.clear()
+        for watch in watches:
+            call_in(watch.loop, watch.stop)
+
+    def close_from_anywhere(self, wait: bool) -> None:
+        """Like `close`, for a layer that was dropped (`wait` is False) and for the end of the interpreter."""
+        if self._closed or self.pid != os.getpid():
+            return
+        if self._connections is None and not self._registered:
+            self._closed = True
+            self._background.stop(None)
+            return
+        self._background.stopping.set()
+        self._background.submit(self._close_in_thread)
+        self._background.stop(JOIN_S if wait else None)
+
+    def _close_in_thread(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        error = LayerClosedError("the channel layer was closed")
+        self.inbox.close(error)
+        if self._registered and self._connections is not None:
+            cursor = self.inbox.unread().cursor
+            try:
+                self.outbox.run_patiently(lambda transaction: transaction.store.forget(self.client, cursor))
+            except Exception as problem:
+                logger.info("left to the other processes to clean up after client %s: %s", self.client, problem)
+        self.outbox.close(error)
+        self._leave_place()
+        if self._sender is not None:
+            self._sender.close()
+        self._close_connections()
+
+    def fork_locks(self) -> Iterable[threading.Lock]:
+        """Return the locks under which SQLite is used."""
+        return (self._background.working, self.outbox.execution, self.inbox.reading)
+
+    def abandon(self) -> None:
+        """In a forked child: let go of what is the parent's, without touching it."""
+        forks.immortalise(self)
+        if self._lock_file is not None:
+            self._lock_file.abandon()
+        if self._wake_socket is not None:
+            self._wake_socket.abandon()
+        self._closed = True
+
+
+def _nothing() -> None:
+    pass
+
+
+def _settle(future: asyncio.Future[T], result: T, error: BaseException | None) -> None:
+    if future.done():
+        return
+    if error is None:
+        future.set_result(result)
+    else:
+        future.set_exception(error)

@@ -1,0 +1,170 @@
+"""Wake-ups between processes, and the event loops that wait for them.
+
+A reader binds one Unix datagram socket; after a commit the writer sends it one byte. The byte carries nothing: losing,
+forging or doubling it does no harm, because whoever wakes up asks the database, and asks it every `polling_interval`
+anyway. Where there are no such sockets (Windows) polling alone delivers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import socket
+from collections.abc import Callable
+
+from channels_sqlite.presence import MeetingPlace
+
+__all__ = ["LoopWatch", "Sender", "WakeSocket", "have_unix_datagrams"]
+
+logger = logging.getLogger(__name__)
+
+LONGEST_SOCKET_PATH_BYTES = 100  # sun_path holds 104 on macOS and 108 on Linux, with a zero at its end
+
+
+def have_unix_datagrams() -> bool:
+    """Whether this platform has Unix datagram sockets."""
+    return hasattr(socket, "AF_UNIX")
+
+
+class WakeSocket:
+    """Where a reader is woken: bound under the client's name, in the meeting place if its path is short enough."""
+
+    def __init__(self, place: MeetingPlace, client: str) -> None:
+        self.address = f"{client}.sock"
+        self._path = place.path(self.address)
+        if len(os.fsencode(self._path)) > LONGEST_SOCKET_PATH_BYTES:
+            self._path = self.address = os.path.join(MeetingPlace("").folder, f"{client}.sock")
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.setblocking(False)
+        try:
+            self.socket.bind(self._path)
+            os.chmod(self._path, 0o666)  # noqa: S103  # anyone who may enter the folder may wake; see the module header
+        except OSError:
+            self.socket.close()
+            raise
+
+    def drain(self) -> None:
+        """Take all bytes that have come; each asked for the same."""
+        try:
+            while self.socket.recv(16):
+                pass
+        except OSError:  # empty, or closed while this loop was told
+            pass
+
+    def missing(self) -> bool:
+        """Whether something removed the socket's name, so that nobody can wake it."""
+        return not os.path.exists(self._path)
+
+    def abandon(self) -> None:
+        """Close it and leave its name alone, which in a forked child is the parent's."""
+        self.socket.close()
+
+    def close(self) -> None:
+        """Close it and remove its name."""
+        self.socket.close()
+        try:
+            os.unlink(self._path)
+        except FileNotFoundError:
+            pass
+
+
+class Sender:
+    """Sends the bytes. `send` may be called by any thread, and never blocks."""
+
+    def __init__(self, place: MeetingPlace) -> None:
+        self._place = place
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.setblocking(False)
+
+    def send(self, address: str) -> bool:
+        """Wake the reader at `address`; return False when the kernel says that nobody is there."""
+        try:
+            self._socket.sendto(b"\0", self._place.path(address))
+        except OSError as error:
+            # A full buffer has wake-ups enough, and whatever else it is, polling delivers.
+            return error.errno not in (errno.ECONNREFUSED, errno.ENOENT)
+        return True
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+
+class LoopWatch:
+    """What one event loop does for its waiting receivers: it watches the wake-up socket, and polls.
+
+    It starts with the first receiver of the loop, and ends at the first tick without any, so that receivers which come
+    and go cost nothing here. All of it runs on that loop.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        interval_s: float,
+        *,
+        wake_socket: Callable[[], WakeSocket | None],
+        on_wake: Callable[[], None],
+        on_tick: Callable[[], None],
+    ) -> None:
+        self.loop = loop
+        self.waiting = 0  # receivers of this loop; guarded by the inbox's lock
+        self._interval_s = interval_s
+        self._wake_socket = wake_socket
+        self._on_wake = on_wake
+        self._on_tick = on_tick
+        self._watched: socket.socket | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def active(self) -> bool:
+        """Whether the loop watches, so that a message committed from now on wakes it."""
+        return self._timer is not None
+
+    def start(self) -> None:
+        """Begin to watch; does nothing when it does."""
+        if self._timer is None:
+            self._timer = self.loop.call_later(self._interval_s, self._tick)
+            self._watch()
+
+    def stop(self) -> None:
+        """End watching."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._unwatch()
+
+    def _tick(self) -> None:
+        if self.waiting <= 0:
+            self.stop()
+            return
+        self._timer = self.loop.call_later(self._interval_s, self._tick)
+        self._watch()
+        self._on_tick()
+
+    def _watch(self) -> None:
+        wake = self._wake_socket()
+        current = None if wake is None else wake.socket
+        if current is self._watched:
+            return
+        self._unwatch()
+        if current is not None and current.fileno() >= 0:
+            try:
+                self.loop.add_reader(current.fileno(), self._readable)
+            except NotImplementedError:  # Windows' proactor loop
+                return
+            self._watched = current
+
+    def _unwatch(self) -> None:
+        if self._watched is not None and self._watched.fileno() >= 0:
+            self.loop.remove_reader(self._watched.fileno())
+        self._watched = None
+
+    def _readable(self) -> None:
+        wake = self._wake_socket()
+        if wake is None or wake.socket is not self._watched:
+            self._watch()
+            return
+        wake.drain()
+        self._on_wake()
