@@ -61,7 +61,7 @@ class Codec:
         if type(message) is not dict and not isinstance(message, Mapping):
             raise TypeError(f"a message must be a dict or another Mapping, not {type(message).__name__}")
         if "__asgi_channel__" in message:
-            raise ValueError("message has the key '__asgi_channel__', which the channel layer itself sets; leave it out")
+            raise ValueError("message has the key '__asgi_channel__', which the channel layer itself sets; drop it")
         try:
             data = msgpack.packb(message if _is_plain(message, 0) else _plain(message, "message", ()))
         except UnicodeEncodeError:  # a lone surrogate: look where
@@ -136,7 +136,7 @@ def _is_plain(value: object, depth: int) -> bool:
 
 
 def _plain(value: object, path: str, above: tuple[int, ...]) -> object:
-    """Return a copy of `value` made of exactly the types that msgpack keeps; `above` are the ids of what contains it."""
+    """Return a copy of `value` in exactly the types that msgpack keeps; `above` are the ids of what contains it."""
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, Promise):

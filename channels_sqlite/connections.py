@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 from django.db.backends.sqlite3.base import DatabaseWrapper
-from django.db.utils import ConnectionDoesNotExist
+from django.utils.connection import ConnectionDoesNotExist
 
 from channels_sqlite.exceptions import ChannelDatabaseError, explain, is_busy
 from channels_sqlite.store import Store

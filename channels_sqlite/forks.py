@@ -45,9 +45,7 @@ def immortalise(thing: object) -> None:
 
 def _before() -> None:
     for participant in list(_participants):
-        for lock in participant.fork_locks():
-            if lock.acquire(timeout=PATIENCE_S):
-                _held.append(lock)
+        _held.extend(lock for lock in participant.fork_locks() if lock.acquire(timeout=PATIENCE_S))
 
 
 def _in_parent() -> None:

@@ -38,7 +38,14 @@ class Housekeeping:
     """One round of `run` does what is due, when no other process is at it."""
 
     def __init__(
-        self, client: str, options: Options, connections: Connections, place: MeetingPlace, outbox: Outbox, reports: Reports
+        self,
+        client: str,
+        options: Options,
+        *,
+        connections: Connections,
+        place: MeetingPlace,
+        outbox: Outbox,
+        reports: Reports,
     ) -> None:
         self._client = client
         self._options = options
@@ -89,8 +96,8 @@ class Housekeeping:
     # Rows
 
     def _retire_expired(self) -> None:
-        self._in_batches(lambda now, limit: self._store.expired_waiting(now, limit), Store.retire)
-        self._in_batches(lambda now, limit: self._store.expired_memberships(now, limit), Store.delete_memberships)
+        self._in_batches(self._store.expired_waiting, Store.retire)
+        self._in_batches(self._store.expired_memberships, Store.delete_memberships)
 
     def _in_batches(
         self, find: Callable[[float, int], list[int]], change: Callable[[Store, Sequence[int]], None]

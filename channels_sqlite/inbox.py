@@ -65,8 +65,11 @@ class Inbox:
         failed: Callable[[sqlite3.Error], None],
         publish: Callable[[], None],
     ) -> None:
-        """`failed` hears of errors that the connections may not survive; `publish` is called when senders should know
-        how far this process has read."""
+        """Wire it up.
+
+        `failed` hears of errors that the connections may not survive; `publish` is called when senders should know how
+        far this process has read.
+        """
         self._client = client
         self._options = options
         self._outbox = outbox
@@ -123,12 +126,11 @@ class Inbox:
         if publish:
             self._publish()
         if listen:
-            self._outbox.post(lambda transaction: transaction.store.listen(channel, self._client), self._listened)
+            # What was sent before senders knew of this listener woke nobody, so it is looked for afterwards.
+            self._outbox.post(
+                lambda transaction: transaction.store.listen(channel, self._client), lambda _: self.pull()
+            )
         return waiter
-
-    def _listened(self, write: Write[None]) -> None:
-        # What was sent before senders knew of this listener woke nobody.
-        self.pull()
 
     def give_up(self, waiter: Waiter) -> None:
         """Leave the line without a message; one that this waiter was woken for goes to the next."""

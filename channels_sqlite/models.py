@@ -40,7 +40,7 @@ class Message(models.Model):
 
     class Meta:
         indexes = (
-            # What waits on a normal channel, in order, with the expiry at hand: counted and claimed without reading rows.
+            # What waits on a normal channel, in order, with the expiry at hand: counted without reading rows.
             models.Index(
                 fields=["prefix", "queue", "id", "expires_at"],
                 condition=Q(state=0),

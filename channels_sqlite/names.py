@@ -55,6 +55,6 @@ def queue_of(name: str) -> str:
 
 
 def client_of(name: str) -> str:
-    """Return the client part of a process-specific name (`prefix.client!local` gives `client`), or "" for a normal one."""
+    """Return the client part of a process-specific name, `client` of `prefix.client!local`; "" for a normal one."""
     queue, mark, _ = name.partition("!")
     return queue.rpartition(".")[2] if mark else ""

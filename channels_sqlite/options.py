@@ -117,7 +117,9 @@ def _capacities(value: object) -> tuple[tuple[re.Pattern[str], int], ...]:
     if value is None:
         return ()
     if not isinstance(value, Mapping):
-        raise ValueError("None, or a dict of globs or compiled regular expressions to capacities")
+        raise ValueError(  # noqa: TRY004  # collected with the other faults
+            "None, or a dict of globs or compiled regular expressions to capacities"
+        )
     return tuple((_pattern(pattern), _capacity_for(pattern, number)) for pattern, number in value.items())
 
 

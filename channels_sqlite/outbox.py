@@ -97,8 +97,11 @@ class Outbox:
         committed: Callable[[set[str]], None],
         failed: Callable[[sqlite3.Error], None],
     ) -> None:
-        """`locate` looks up in a transaction where its readers are, and `committed` wakes them after it; `failed`
-        hears of errors that the connections may not survive."""
+        """Wire it up.
+
+        `locate` looks up in a transaction where its readers are, and `committed` wakes them after it; `failed` hears of
+        errors that the connections may not survive.
+        """
         self._background = background
         self._locate = locate
         self._committed = committed
@@ -381,7 +384,7 @@ def _apply(write: AnyWrite, transaction: Transaction) -> None:
         write.result = write.apply(transaction)
     except sqlite3.Error:
         raise
-    except Exception as error:  # ChannelFull, say: it belongs to this write alone, which has written nothing
+    except Exception as error:  # noqa: BLE001  # ChannelFull, say: it is this write's alone, which wrote nothing
         write.error = error
 
 

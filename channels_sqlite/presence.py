@@ -13,13 +13,15 @@ import os
 import tempfile
 import time
 from pathlib import Path
+from types import ModuleType
 
 from channels_sqlite.store import ProcessRow
 
+fcntl: ModuleType | None
 try:
     import fcntl
 except ImportError:  # Windows: nobody can be proven dead there, memberships end by group_expiry
-    fcntl = None  # type: ignore[assignment]  # looked at before each use
+    fcntl = None
 
 __all__ = ["HousekeepingLock", "LockFile", "MeetingPlace", "is_dead", "machine_id"]
 
@@ -37,39 +39,41 @@ class MeetingPlace:
     """
 
     def __init__(self, database_path: str) -> None:
-        self.folder = Path(_make_folder(database_path))
+        self.folder = _make_folder(database_path)
 
     def path(self, address: str) -> str:
         """Return the path for an address: a name in this folder, or an absolute path."""
-        return os.path.join(self.folder, address)
+        return str(self.folder / address)
 
 
-def _make_folder(database_path: str) -> str:
+def _make_folder(database_path: str) -> Path:
     if database_path:
-        folder = f"{database_path}.wake"
+        folder = Path(f"{database_path}.wake")
         try:
-            status = os.stat(database_path)
-            mode = status.st_mode & 0o666
-            os.makedirs(folder, exist_ok=True)
-            if os.stat(folder).st_uid == os.geteuid():
-                os.chmod(folder, mode | (mode & 0o444) >> 2)  # whoever may read the database may enter
+            mode = Path(database_path).stat().st_mode & 0o666
+            folder.mkdir(exist_ok=True)
+            if _is_mine(folder):
+                folder.chmod(mode | (mode & 0o444) >> 2)  # whoever may read the database may enter
             if os.access(folder, os.W_OK | os.X_OK):
                 return folder
-        except (OSError, AttributeError) as error:
+        except OSError as error:
             logger.debug("no folder for wake-ups next to the database: %s", error)
     return _fallback_folder(database_path)
 
 
-def _fallback_folder(database_path: str) -> str:
-    digest = hashlib.sha256(os.path.realpath(database_path).encode()).hexdigest()[:16]
+def _fallback_folder(database_path: str) -> Path:
     user = os.geteuid() if hasattr(os, "geteuid") else os.environ.get("USERNAME", "user")
-    own = os.path.join(tempfile.gettempdir(), f"channels_sqlite-{user}")
-    os.makedirs(own, mode=0o700, exist_ok=True)
-    if hasattr(os, "geteuid") and os.stat(own).st_uid != os.geteuid():
-        raise PermissionError(errno.EACCES, "the folder for wake-ups belongs to another user", own)
-    folder = os.path.join(own, digest)
-    os.makedirs(folder, mode=0o700, exist_ok=True)
+    own = Path(tempfile.gettempdir()) / f"channels_sqlite-{user}"
+    own.mkdir(mode=0o700, exist_ok=True)
+    if not _is_mine(own):
+        raise PermissionError(errno.EACCES, "the folder for wake-ups belongs to another user", str(own))
+    folder = own / hashlib.sha256(os.path.realpath(database_path).encode()).hexdigest()[:16]
+    folder.mkdir(mode=0o700, exist_ok=True)
     return folder
+
+
+def _is_mine(folder: Path) -> bool:
+    return not hasattr(os, "geteuid") or folder.stat().st_uid == os.geteuid()
 
 
 class LockFile:
@@ -230,7 +234,4 @@ def _is_open_as(fd: int, path: str) -> bool:
 
 
 def _unlink(path: str) -> None:
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        pass
+    Path(path).unlink(missing_ok=True)

@@ -58,9 +58,7 @@ class LayerProcess:
         self._options = options
         self.reports = Reports()
         self._background = BackgroundThread(f"channels-sqlite[{options.prefix}]", self._tick_in_thread)
-        self.outbox = Outbox(
-            self._background, locate=self._locate, committed=self._committed, failed=self._failed
-        )
+        self.outbox = Outbox(self._background, locate=self._locate, committed=self._committed, failed=self._failed)
         self.inbox = Inbox(
             self.client, options, self.outbox, self.reports, failed=self._failed, publish=self._publish_soon
         )
@@ -120,7 +118,7 @@ class LayerProcess:
         def run() -> None:
             try:
                 result = job()
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001  # raised where it is waited for
                 call_in(loop, _settle, future, None, error)
             else:
                 call_in(loop, _settle, future, result, None)
@@ -141,7 +139,12 @@ class LayerProcess:
         connections = Connections(self._options.database, self._options.prefix)
         place = MeetingPlace(connections.path)
         self._housekeeping = Housekeeping(
-            self.client, self._options, connections, place, self.outbox, self.reports
+            self.client,
+            self._options,
+            connections=connections,
+            place=place,
+            outbox=self.outbox,
+            reports=self.reports,
         )
         if self._sender is None and have_unix_datagrams():
             self._sender = Sender(place)
@@ -333,7 +336,7 @@ class LayerProcess:
     def _reopen_in_thread(self) -> None:
         try:
             self._open_in_thread()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # reported, and tried again at the next poll
             self.reports.failed("opening the database again", error)
         else:
             self.inbox.pull()
@@ -360,7 +363,7 @@ class LayerProcess:
                 self._unlisten(channel)
         try:
             self._housekeeping.run()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # reported, and tried again at the next tick
             self.reports.failed("housekeeping", error)
         busy = self.outbox.commits != self._commits_seen
         self._commits_seen = self.outbox.commits
@@ -373,7 +376,7 @@ class LayerProcess:
         if self._housekeeping is not None and self._connections is not None and not self._broken:
             try:
                 self._housekeeping.checkpoint_if_large()
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001  # reported, and tried again
                 self.reports.failed("a checkpoint", error)
 
     def _unlisten(self, channel: str) -> None:
@@ -420,7 +423,7 @@ class LayerProcess:
             cursor = self.inbox.unread().cursor
             try:
                 self.outbox.run_patiently(lambda transaction: transaction.store.forget(self.client, cursor))
-            except Exception as problem:
+            except Exception as problem:  # noqa: BLE001  # the sweep of the others does it then
                 logger.info("left to the other processes to clean up after client %s: %s", self.client, problem)
         self.outbox.close(error)
         self._leave_place()

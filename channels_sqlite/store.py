@@ -8,7 +8,7 @@ SQLITE_BUSY_SNAPSHOT whatever the time-out (https://www.sqlite.org/rescode.html#
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -137,8 +137,8 @@ READ_LOG = """
 # Parameters: time. Walks down the primary key from its end: what is looked for lies there.
 NEWEST_ID_BEFORE = "SELECT id FROM channels_sqlite_message WHERE created_at < ? ORDER BY id DESC LIMIT 1"
 
-# Parameters: prefix, group, client, channel, newest id, expires_at, now. A renewed membership keeps the id it joined at,
-# one that had ended starts anew.
+# Parameters: prefix, group, client, channel, newest id, expires_at, now. A renewed membership keeps the id it joined
+# at, one that had ended starts anew.
 JOIN = """
     INSERT INTO channels_sqlite_membership (prefix, group_name, client, channel, joined_id, expires_at)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6)
@@ -252,11 +252,15 @@ TOUCH_LAST = """
 
 # Fails with "no such table" or "no such column" where migrations are missing.
 PROBES = (
-    "SELECT id, prefix, kind, state, queue, local, client, created_at, expires_at, payload "
-    "FROM channels_sqlite_message LIMIT 0",
+    """
+    SELECT id, prefix, kind, state, queue, local, client, created_at, expires_at, payload
+    FROM channels_sqlite_message LIMIT 0
+    """,
     "SELECT id, prefix, group_name, client, channel, joined_id, expires_at FROM channels_sqlite_membership LIMIT 0",
-    "SELECT client, prefix, pid, machine, address, cursor, held, channels, started_at "
-    "FROM channels_sqlite_process LIMIT 0",
+    """
+    SELECT client, prefix, pid, machine, address, cursor, held, channels, started_at
+    FROM channels_sqlite_process LIMIT 0
+    """,
     "SELECT id, prefix, channel, client FROM channels_sqlite_listener LIMIT 0",
 )
 
@@ -318,7 +322,7 @@ class Store:
         row_id = self._execute(INSERT_MESSAGE, values).lastrowid
         return row_id or 0
 
-    def read_log(self, after: int, up_to: int, client: str) -> Iterator[LogRow]:
+    def read_log(self, after: int, up_to: int, client: str) -> Generator[LogRow, None, None]:
         """Yield the rows with `after` < id <= `up_to` that concern `client`. Close the iterator before writing."""
         cursor = self._execute(READ_LOG, (after, up_to, self._prefix, client))
         try:
@@ -377,9 +381,7 @@ class Store:
 
     def member(self, group: str, client: str, channel: str) -> tuple[int, float | None] | None:
         """Return (joined_id, expires_at) of one membership, or None."""
-        row: tuple[int, float | None] | None = self._execute(
-            MEMBER, (self._prefix, group, client, channel)
-        ).fetchone()
+        row: tuple[int, float | None] | None = self._execute(MEMBER, (self._prefix, group, client, channel)).fetchone()
         return row
 
     def clients_of_group(self, group: str) -> list[str]:

@@ -13,6 +13,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable
+from pathlib import Path
 
 from channels_sqlite.presence import MeetingPlace
 
@@ -35,12 +36,12 @@ class WakeSocket:
         self.address = f"{client}.sock"
         self._path = place.path(self.address)
         if len(os.fsencode(self._path)) > LONGEST_SOCKET_PATH_BYTES:
-            self._path = self.address = os.path.join(MeetingPlace("").folder, f"{client}.sock")
+            self._path = self.address = MeetingPlace("").path(self.address)
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.socket.setblocking(False)
         try:
             self.socket.bind(self._path)
-            os.chmod(self._path, 0o666)  # noqa: S103  # anyone who may enter the folder may wake; see the module header
+            Path(self._path).chmod(0o666)  # anyone who may enter the folder may wake; see the module header
         except OSError:
             self.socket.close()
             raise
@@ -64,10 +65,7 @@ class WakeSocket:
     def close(self) -> None:
         """Close it and remove its name."""
         self.socket.close()
-        try:
-            os.unlink(self._path)
-        except FileNotFoundError:
-            pass
+        Path(self._path).unlink(missing_ok=True)
 
 
 class Sender:

@@ -106,7 +106,7 @@ class Writes:
         if known is not None and known.unread + transaction.newest - known.newest_id < capacity:
             return  # even if every row since were for this channel
         unread = transaction.store.count_waiting(channel, now=transaction.now, limit=capacity)
-        self._judge(transaction, channel, channel, unread, capacity, 1)
+        self._judge(transaction, channel, unread, capacity=capacity, channels=1)
 
     def _admit_specific(self, transaction: Transaction, channel: str) -> None:
         queue = names.queue_of(channel)
@@ -129,11 +129,11 @@ class Writes:
         unread = held
         if held < limit:
             unread += transaction.store.count_addressed(queue, after=cursor, now=transaction.now, limit=limit - held)
-        self._judge(transaction, queue, channel, unread, limit, channels)
+        self._judge(transaction, channel, unread, capacity=capacity, channels=channels)
 
-    def _judge(
-        self, transaction: Transaction, key: str, channel: str, unread: int, limit: int, channels: int
-    ) -> None:
+    def _judge(self, transaction: Transaction, channel: str, unread: int, *, capacity: int, channels: int) -> None:
+        key = names.queue_of(channel)
+        limit = capacity * channels
         if unread >= limit:
             self._counted.pop(key, None)
             raise ChannelFull(
@@ -194,7 +194,5 @@ class Writes:
         store = transaction.store
         store.flush()
         self._counted.clear()
-        store.insert(
-            Kind.FLUSH, "", b"", created_at=transaction.now, expires_at=transaction.now + self._options.expiry
-        )
+        store.insert(Kind.FLUSH, "", b"", created_at=transaction.now, expires_at=transaction.now + self._options.expiry)
         transaction.wake.update(process.client for process in store.processes())

@@ -4,71 +4,116 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
-    dependencies = [
-    ]
+    dependencies = []
 
     operations = [
         migrations.CreateModel(
-            name='Process',
+            name="Process",
             fields=[
-                ('client', models.CharField(max_length=100, primary_key=True, serialize=False)),
-                ('prefix', models.CharField(max_length=100)),
-                ('pid', models.IntegerField()),
-                ('machine', models.CharField(help_text='boot and process namespace in which pid has a meaning', max_length=200)),
-                ('address', models.CharField(help_text="wake-up socket, relative to the database's folder", max_length=1000)),
-                ('cursor', models.BigIntegerField(help_text='id of the last message that it has read from the log')),
-                ('held', models.IntegerField(help_text='messages read from the log and not yet received')),
-                ('channels', models.IntegerField(help_text='process-specific channels with a receive() waiting')),
-                ('started_at', models.FloatField(help_text='seconds since 1970')),
+                ("client", models.CharField(max_length=100, primary_key=True, serialize=False)),
+                ("prefix", models.CharField(max_length=100)),
+                ("pid", models.IntegerField()),
+                (
+                    "machine",
+                    models.CharField(help_text="boot and process namespace in which pid has a meaning", max_length=200),
+                ),
+                (
+                    "address",
+                    models.CharField(help_text="wake-up socket, relative to the database's folder", max_length=1000),
+                ),
+                ("cursor", models.BigIntegerField(help_text="id of the last message that it has read from the log")),
+                ("held", models.IntegerField(help_text="messages read from the log and not yet received")),
+                ("channels", models.IntegerField(help_text="process-specific channels with a receive() waiting")),
+                ("started_at", models.FloatField(help_text="seconds since 1970")),
             ],
         ),
         migrations.CreateModel(
-            name='Listener',
+            name="Listener",
             fields=[
-                ('id', models.BigAutoField(primary_key=True, serialize=False)),
-                ('prefix', models.CharField(max_length=100)),
-                ('channel', models.CharField(max_length=100)),
-                ('client', models.CharField(max_length=100)),
+                ("id", models.BigAutoField(primary_key=True, serialize=False)),
+                ("prefix", models.CharField(max_length=100)),
+                ("channel", models.CharField(max_length=100)),
+                ("client", models.CharField(max_length=100)),
             ],
             options={
-                'constraints': [models.UniqueConstraint(fields=('prefix', 'channel', 'client'), name='channels_sqlite_listener')],
+                "constraints": [
+                    models.UniqueConstraint(fields=("prefix", "channel", "client"), name="channels_sqlite_listener")
+                ],
             },
         ),
         migrations.CreateModel(
-            name='Membership',
+            name="Membership",
             fields=[
-                ('id', models.BigAutoField(primary_key=True, serialize=False)),
-                ('prefix', models.CharField(max_length=100)),
-                ('group_name', models.CharField(max_length=100)),
-                ('client', models.CharField(blank=True, max_length=100)),
-                ('channel', models.CharField(max_length=100)),
-                ('joined_id', models.BigIntegerField(help_text='id of the last message that is too old for this member')),
-                ('expires_at', models.FloatField(help_text='seconds since 1970, or null: until discarded', null=True)),
+                ("id", models.BigAutoField(primary_key=True, serialize=False)),
+                ("prefix", models.CharField(max_length=100)),
+                ("group_name", models.CharField(max_length=100)),
+                ("client", models.CharField(blank=True, max_length=100)),
+                ("channel", models.CharField(max_length=100)),
+                (
+                    "joined_id",
+                    models.BigIntegerField(help_text="id of the last message that is too old for this member"),
+                ),
+                ("expires_at", models.FloatField(help_text="seconds since 1970, or null: until discarded", null=True)),
             ],
             options={
-                'indexes': [models.Index(fields=['client'], name='channels_sqlite_membership_of')],
-                'constraints': [models.UniqueConstraint(fields=('prefix', 'group_name', 'client', 'channel'), name='channels_sqlite_member')],
+                "indexes": [models.Index(fields=["client"], name="channels_sqlite_membership_of")],
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("prefix", "group_name", "client", "channel"), name="channels_sqlite_member"
+                    )
+                ],
             },
         ),
         migrations.CreateModel(
-            name='Message',
+            name="Message",
             fields=[
-                ('id', models.BigAutoField(primary_key=True, serialize=False)),
-                ('prefix', models.CharField(max_length=100)),
-                ('kind', models.SmallIntegerField(choices=[(0, 'normal channel'), (1, 'process-specific channel'), (2, 'group'), (3, 'membership change'), (4, 'flush')])),
-                ('state', models.SmallIntegerField(choices=[(0, 'waiting'), (1, 'taken'), (2, 'logged')])),
-                ('queue', models.CharField(help_text='channel, process-specific channel up to its !, or group', max_length=100)),
-                ('local', models.CharField(help_text='what follows the ! of a process-specific channel', max_length=100, null=True)),
-                ('client', models.CharField(help_text='the process that the row is for', max_length=100, null=True)),
-                ('created_at', models.FloatField(help_text='seconds since 1970')),
-                ('expires_at', models.FloatField(help_text='seconds since 1970')),
-                ('payload', models.BinaryField()),
+                ("id", models.BigAutoField(primary_key=True, serialize=False)),
+                ("prefix", models.CharField(max_length=100)),
+                (
+                    "kind",
+                    models.SmallIntegerField(
+                        choices=[
+                            (0, "normal channel"),
+                            (1, "process-specific channel"),
+                            (2, "group"),
+                            (3, "membership change"),
+                            (4, "flush"),
+                        ]
+                    ),
+                ),
+                ("state", models.SmallIntegerField(choices=[(0, "waiting"), (1, "taken"), (2, "logged")])),
+                (
+                    "queue",
+                    models.CharField(
+                        help_text="channel, process-specific channel up to its !, or group", max_length=100
+                    ),
+                ),
+                (
+                    "local",
+                    models.CharField(
+                        help_text="what follows the ! of a process-specific channel", max_length=100, null=True
+                    ),
+                ),
+                ("client", models.CharField(help_text="the process that the row is for", max_length=100, null=True)),
+                ("created_at", models.FloatField(help_text="seconds since 1970")),
+                ("expires_at", models.FloatField(help_text="seconds since 1970")),
+                ("payload", models.BinaryField()),
             ],
             options={
-                'indexes': [models.Index(condition=models.Q(('state', 0)), fields=['prefix', 'queue', 'id', 'expires_at'], name='channels_sqlite_waiting'), models.Index(condition=models.Q(('kind', 1)), fields=['prefix', 'queue', 'id', 'expires_at'], name='channels_sqlite_addressed')],
+                "indexes": [
+                    models.Index(
+                        condition=models.Q(("state", 0)),
+                        fields=["prefix", "queue", "id", "expires_at"],
+                        name="channels_sqlite_waiting",
+                    ),
+                    models.Index(
+                        condition=models.Q(("kind", 1)),
+                        fields=["prefix", "queue", "id", "expires_at"],
+                        name="channels_sqlite_addressed",
+                    ),
+                ],
             },
         ),
     ]
