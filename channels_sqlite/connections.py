@@ -158,7 +158,7 @@ class Connections:
                 connection.execute("PRAGMA busy_timeout=0")  # waiting is done in Python, where it can be given up
             self.patient.store.probe()
             self.path: str = self.patient.raw.execute("PRAGMA database_list").fetchone()[2]
-            self._identity = file_identity(self.path)
+            self.identity = file_identity(self.path)
             journal_mode: str = self.patient.raw.execute("PRAGMA journal_mode").fetchone()[0]
             self.wal = journal_mode == "wal"
         except BaseException as error:
@@ -179,7 +179,7 @@ class Connections:
 
     def replaced(self) -> bool:
         """Whether the file at the path is no longer the one that is open."""
-        return bool(self.path) and file_identity(self.path) != self._identity
+        return bool(self.path) and file_identity(self.path) != self.identity
 
     def explain(self, error: sqlite3.Error) -> ChannelDatabaseError:
         """Return an error that tells the user what to do about `error`."""

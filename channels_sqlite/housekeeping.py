@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 ROUND_S = 0.5  # the longest that trimming works in one round
 SCAN_ROWS = 5000  # rows looked at in one round where messages are not kept
-CHECKPOINT_BYTES = 4 * 1024 * 1024
+CHECKPOINT_BYTES = 16 * 1024 * 1024
 CHECKPOINT_IDLE_S = 5.0
 FRESH_WAL_BYTES = 16384  # more than what a checkpoint itself leaves
 CHECKPOINT_BUSY_MS = 100
@@ -55,7 +55,8 @@ class Housekeeping:
         self._outbox = outbox
         self._reports = reports
         self._lock = HousekeepingLock(place)
-        self._scanned_to = 0
+        self._kept_from = 0  # with retention: nothing of this prefix lies below this id
+        self._scanned_to = 0  # without retention: where the last round stopped looking
         self._orphans_at = 0.0
 
     def run(self) -> None:
@@ -122,7 +123,7 @@ class Housekeeping:
     def _trim_kept(self, ends: float) -> int:
         total = 0
         while True:
-            rows = self._store.oldest(0, self._options.trim_batch_size)
+            rows = self._store.oldest(self._kept_from, self._options.trim_batch_size)
             before = time.time() - self._options.message_retention
             old = []
             for row_id, _, _, created_at, _ in rows:
@@ -132,6 +133,9 @@ class Housekeeping:
             if old:
                 self._change(Store.delete_messages, old)
                 total += len(old)
+                self._kept_from = old[-1]
+            elif rows:
+                self._kept_from = rows[0][0] - 1
             if len(old) < self._options.trim_batch_size or time.monotonic() >= ends:
                 return total
 
@@ -191,8 +195,6 @@ class Housekeeping:
         here rather than on an event loop.
         """
         raw = self._connections.patient.raw
-        with self._outbox.execution:
-            pass  # a transaction of this process is short; not to make it fail is cheaper than its detour
         raw.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         raw.execute(f"PRAGMA busy_timeout={CHECKPOINT_BUSY_MS}")
         try:

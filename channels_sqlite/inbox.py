@@ -18,11 +18,11 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from channels_sqlite import names
 from channels_sqlite.connections import Connections
-from channels_sqlite.exceptions import is_busy
+from channels_sqlite.exceptions import ChannelDatabaseError, is_busy
 from channels_sqlite.loops import running_loop
 from channels_sqlite.mailboxes import Entry, Mailboxes, Waiter
 from channels_sqlite.memberships import Memberships
@@ -40,6 +40,8 @@ STEP_IDS = 2000
 STEP_ROWS = 256
 STEP_BYTES = 2 * 1024 * 1024
 STEP_DELIVERIES = 2000
+
+T = TypeVar("T")
 
 Claimed = list[tuple[int, float, bytes]]
 
@@ -136,35 +138,34 @@ class Inbox:
         """Leave the line without a message; one that this waiter was woken for goes to the next."""
         with self._lock:
             self._boxes.remove_waiter(waiter)
-            notify, surplus = self._pass_on(waiter.channel)
-            self._boxes.forget_if_empty(waiter.channel)
-        self._notify(notify)
-        self._release(waiter.channel, surplus)
+        self._hand_on(waiter.channel)
 
-    def _pass_on(self, channel: str) -> tuple[Waiter | None, list[Entry]]:
-        """Return the waiter to notify, and what must go back to the database, after a waiter on `channel` left."""
-        if channel.endswith("!"):
-            return self._boxes.wake_for_queue(channel), []
-        box = self._boxes.find(channel)
-        if box is None:
-            return None, []
+    def _hand_on(self, channel: str) -> None:
+        """Find somebody else for what a receiver that left was woken for."""
+        with self._lock:
+            notify, surplus = self._pass_on(channel)
+            self._boxes.forget_if_empty(channel)
+        for waiter in notify:
+            self._notify(waiter)
+        self._release(channel, surplus)
+
+    def _pass_on(self, channel: str) -> tuple[list[Waiter], list[Entry]]:
+        """Return the waiters to notify, and what must go back to the database, after one on `channel` left."""
         surplus: list[Entry] = []
-        if "!" not in channel:
-            while len(box.entries) > len(box.waiters):
-                surplus.append(box.entries.pop())
-        notify = box.next_to_wake(len(box.entries))
-        if notify is None and "!" in channel and box.entries:
-            notify = self._boxes.wake_for_queue(names.queue_of(channel))
+        notify: list[Waiter] = []
+        box = self._boxes.find(channel)
+        if box is not None and not channel.endswith("!"):
+            if "!" not in channel:
+                surplus = box.take_surplus()
+            notify.extend(iter(lambda: box.next_to_wake(len(box.entries)), None))
+        if "!" in channel:
+            queue = names.queue_of(channel)
+            notify.extend(iter(lambda: self._boxes.wake_for_queue(queue), None))
         return notify, surplus
 
-    def _notify(self, waiter: Waiter | None) -> None:
-        while waiter is not None and not waiter.notify():  # its loop is closed: the next one, please
-            with self._lock:
-                self._boxes.remove_waiter(waiter)
-                notify, surplus = self._pass_on(waiter.channel)
-                self._boxes.forget_if_empty(waiter.channel)
-            self._release(waiter.channel, surplus)
-            waiter = notify
+    def _notify(self, waiter: Waiter) -> None:
+        if not waiter.notify():  # its loop is closed: the next one, please
+            self.give_up(waiter)
 
     # Reading
 
@@ -173,18 +174,20 @@ class Inbox:
         self._wanted = True
         while self._wanted and self.reading.acquire(blocking=False):
             more = False
+            ready: list[str] = []
             try:
                 self._wanted = False
                 connections = self.connections
                 if connections is not None:
                     more = self._step(connections)
+                    ready = self._ready_channels(connections)
             except sqlite3.Error as error:
                 if not is_busy(error):  # else the next poll tries again
                     self._failed(error)
             finally:
                 self.reading.release()
-            if connections is not None:
-                self._claim_wanted()
+            for channel in ready:
+                self._claim(channel)
             if more:
                 loop = running_loop()
                 if loop is not None:  # let it do something else first
@@ -210,6 +213,17 @@ class Inbox:
             self.reading.release()
         if changed or self._wanted:
             self.pull()
+
+    def query(self, query: Callable[[Connections], T]) -> T:
+        """Return what `query` reads on the reader connection. It may be held up for the length of another step."""
+        try:
+            with self.reading:
+                if self.connections is None:
+                    raise ChannelDatabaseError("the channel layer's database is not open; try again")
+                return query(self.connections)
+        finally:
+            if self._wanted:  # somebody came meanwhile and left the work to the holder of `reading`
+                self.pull()
 
     def _step(self, connections: Connections) -> bool:
         """Read one step of the log; return whether there is more."""
@@ -280,34 +294,18 @@ class Inbox:
 
     # Normal channels
 
-    def _claim_wanted(self) -> None:
-        """Claim what waits on normal channels: exactly as many messages as receivers wait for."""
+    def _ready_channels(self, connections: Connections) -> list[str]:
+        """Return the normal channels on which receivers wait here and messages wait in the database."""
         with self._lock:
             wanted = [channel for channel in self._listening if self._missing(channel) > 0]
-        if not wanted:
-            return
-        if not self.reading.acquire(blocking=False):
-            self._wanted = True
-            return
-        try:
-            connections = self.connections
-            if connections is None:
-                return
-            ready = connections.reader.store.channels_with_waiting(json.dumps(wanted), time.time())
-        except sqlite3.Error as error:
-            if not is_busy(error):
-                self._failed(error)
-            return
-        finally:
-            self.reading.release()
-        for channel in ready:
-            self._claim(channel)
+        return connections.reader.store.channels_with_waiting(json.dumps(wanted), time.time()) if wanted else []
 
     def _missing(self, channel: str) -> int:
         box = self._boxes.find(channel)
         return 0 if box is None else len(box.waiters) - len(box.entries) - box.claiming
 
     def _claim(self, channel: str) -> None:
+        """Claim exactly as many messages as receivers wait for: more would be lost with this process."""
         with self._lock:
             limit = self._missing(channel)
             if limit <= 0:
@@ -322,22 +320,13 @@ class Inbox:
 
     def _claimed(self, channel: str, limit: int, write: Write[Claimed]) -> None:
         rows = write.result or [] if write.error is None else []
-        notify: list[Waiter] = []
         with self._lock:
             box = self._boxes.open(channel)
             box.claiming -= limit
             box.entries.extend(Entry(*row) for row in rows)
-            surplus: list[Entry] = []
-            while len(box.entries) > len(box.waiters):  # they left while the claim was under way
-                surplus.append(box.entries.pop())
-            while (waiter := box.next_to_wake(len(box.entries))) is not None:
-                notify.append(waiter)
-            self._boxes.forget_if_empty(channel)
         if write.error is not None:
             self._reports.failed(f"claiming from channel {channel!r}", write.error)
-        for waiter in notify:
-            self._notify(waiter)
-        self._release(channel, surplus)
+        self._hand_on(channel)  # back to the database what came for receivers that left meanwhile
 
     def _release(self, channel: str, surplus: list[Entry]) -> None:
         """Put claimed messages that nobody waits for any longer back into their places in the database."""
@@ -359,8 +348,9 @@ class Inbox:
             with self._lock:
                 box = self._boxes.open(channel)
                 box.entries.extendleft(surplus)
-                notify = box.next_to_wake(len(box.entries))
-            self._notify(notify)
+                notify = list(iter(lambda: box.next_to_wake(len(box.entries)), None))
+            for waiter in notify:
+                self._notify(waiter)
 
     def idle_channels(self, idle_s: float) -> list[str]:
         """Forget the normal channels that nobody has waited on for `idle_s` seconds, and return their names."""
@@ -429,7 +419,7 @@ class Inbox:
 
     def start(self, cursor: int) -> None:
         """Read on from the message with this id: nothing up to it was meant for this process."""
-        with self._lock:
+        with self.reading, self._lock:
             self._cursor = cursor
 
     def listening(self) -> list[str]:
@@ -437,12 +427,20 @@ class Inbox:
         with self._lock:
             return list(self._listening)
 
+    def listens(self, channel: str) -> bool:
+        """Whether this process is woken for a normal channel."""
+        with self._lock:
+            return channel in self._listening
+
     def sweep(self) -> None:
-        """Drop expired messages and memberships."""
+        """Drop expired messages and memberships, and receivers whose loop has stopped."""
         now = time.time()
         with self._lock:
             self._consumed += self._boxes.drop_all_expired(now)
             ended = self._members.drop_expired(now)
+            abandoned = self._boxes.evict_stuck()
+        for channel in abandoned:
+            self._hand_on(channel)
         for group, channel in ended:
             self._reports.membership_ended(group, channel, self._options.group_expiry)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["call_in", "running_loop"]
+__all__ = ["call_in", "run_in", "running_loop"]
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:
@@ -30,3 +31,23 @@ def call_in(loop: asyncio.AbstractEventLoop, function: Callable[..., object], *a
     except RuntimeError:  # closed, as async_to_sync's loops are after each call
         return False
     return True
+
+
+def run_in(loop: asyncio.AbstractEventLoop, function: Callable[[], object], timeout_s: float) -> None:
+    """Call `function` in `loop` from another thread and wait until that is done, at most `timeout_s` seconds.
+
+    A loop that does not run at the moment has nobody else to disturb, and a closed one needs no call.
+    """
+    if loop.is_closed():
+        return
+    if not loop.is_running():
+        function()
+        return
+    done = threading.Event()
+
+    def run() -> None:
+        function()
+        done.set()
+
+    if call_in(loop, run):
+        done.wait(timeout_s)

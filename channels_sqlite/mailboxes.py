@@ -30,13 +30,14 @@ class Entry(NamedTuple):
 class Waiter:
     """One waiting `receive()`."""
 
-    __slots__ = ("channel", "future", "loop", "woken")
+    __slots__ = ("channel", "future", "late", "loop", "woken")
 
     def __init__(self, channel: str, loop: asyncio.AbstractEventLoop) -> None:
         self.channel = channel
         self.loop = loop
         self.future: asyncio.Future[None] = loop.create_future()
         self.woken = False
+        self.late = False  # was woken before the last sweep and has not come since
 
     def notify(self) -> bool:
         """Wake it, from any thread; return False when its loop is closed."""
@@ -91,6 +92,21 @@ class Mailbox:
         if waiter.woken:
             self.woken -= 1
         return True
+
+    def evict(self, gone: Callable[[Waiter], bool]) -> bool:
+        """Take the waiters that are `gone` out of the line; return whether there were any.
+
+        One of them that comes all the same finds itself unwoken, and takes or waits like a newcomer.
+        """
+        evicted = [waiter for waiter in self.waiters if gone(waiter)]
+        for waiter in evicted:
+            self.remove(waiter)
+            waiter.woken = False
+        return bool(evicted)
+
+    def take_surplus(self) -> list[Entry]:
+        """Take out the newest messages that nobody waits for, newest first."""
+        return [self.entries.pop() for _ in range(len(self.entries) - len(self.waiters))]
 
     def drop_expired(self, now: float) -> int:
         """Drop what is past its expiry and return how many. Ids order the entries, expiries nearly so."""
@@ -163,6 +179,24 @@ class Mailboxes:
             self._queue_waiters -= waiter.channel.endswith("!")
         return True
 
+    def evict_stuck(self) -> list[str]:
+        """Take out of line who was woken a sweep ago and has not come, and whose loop is closed.
+
+        Returns the channels where that happened: their messages are for others now.
+        """
+        return [name for name, _ in self if self._evict(name, _stuck)]
+
+    def _evict(self, channel: str, gone: Callable[[Waiter], bool]) -> bool:
+        box = self._boxes[channel]
+        before = len(box.waiters)
+        if not before or not box.evict(gone):
+            return False
+        if "!" in channel:
+            self.waiting_channels -= not box.waiters
+            if channel.endswith("!"):
+                self._queue_waiters -= before - len(box.waiters)
+        return True
+
     # Process-specific channels
 
     def put(self, queue: str, channel: str, entry: Entry, now: float) -> tuple[bool, Waiter | None]:
@@ -195,7 +229,11 @@ class Mailboxes:
 
     def _unattended(self, queue: str) -> int:
         """Return how many messages lie in mailboxes of `queue` beyond those that their own receivers are woken for."""
-        return sum(len(box.entries) - box.woken for name, box in self._boxes.items() if name.startswith(queue))
+        return sum(
+            len(box.entries) - box.woken
+            for name, box in self._boxes.items()
+            if name.startswith(queue) and name != queue
+        )
 
     def take(self, channel: str, now: float, *, woken: bool) -> tuple[str, Entry] | None:
         """Take the oldest unexpired message for a receiver on `channel`: the full channel name and the entry.
@@ -211,7 +249,9 @@ class Mailboxes:
         dropped = box.drop_expired(now)
         if specific:
             self.held -= dropped
-        if len(box.entries) <= (0 if woken else box.woken):
+        if not box.entries:
+            return None
+        if not woken and len(box.entries) <= box.woken and not self._evict(channel, _loop_closed):
             return None
         entry = box.entries.popleft()
         if specific:
@@ -250,3 +290,13 @@ class Mailboxes:
             box.entries.clear()
             self.forget_if_empty(name)
         self.held = 0
+
+
+def _loop_closed(waiter: Waiter) -> bool:
+    return waiter.loop.is_closed()
+
+
+def _stuck(waiter: Waiter) -> bool:
+    stuck = waiter.loop.is_closed() or waiter.late
+    waiter.late = waiter.woken
+    return stuck

@@ -107,6 +107,7 @@ class Outbox:
         self._committed = committed
         self._failed = failed
         self.connections: Connections | None = None
+        self.unavailable: Exception | None = None  # why there are no connections
         self.execution = threading.Lock()
         self._queue: deque[AnyWrite] = deque()
         self._queue_lock = threading.Lock()
@@ -291,7 +292,7 @@ class Outbox:
             with self.execution:
                 connections = self.connections
                 if connections is None:
-                    _fail(left, ChannelDatabaseError("the channel layer's database is not open; try again"))
+                    _fail(left, self.unavailable or LayerClosedError("the channel layer was closed"))
                     return
                 left = self._attempt(connections.patient, connections, left, wake)
             self._committed(wake)

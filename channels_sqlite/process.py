@@ -23,7 +23,7 @@ from channels_sqlite.connections import Connections
 from channels_sqlite.exceptions import ChannelDatabaseError, LayerClosedError, is_busy, is_harmless
 from channels_sqlite.housekeeping import Housekeeping
 from channels_sqlite.inbox import Inbox
-from channels_sqlite.loops import call_in
+from channels_sqlite.loops import call_in, run_in
 from channels_sqlite.options import Options
 from channels_sqlite.outbox import Outbox, Transaction, Write
 from channels_sqlite.presence import LockFile, MeetingPlace, machine_id
@@ -45,8 +45,9 @@ REOPEN_RETRY_S = 0.5
 IDLE_LISTENER_S = 30.0
 JOIN_S = 5.0
 KNOWN_ADDRESSES = 1000
-COMMITS_PER_CHECK = 256  # 4 MiB of WAL at four pages a commit
+COMMITS_PER_CHECK = 256  # 4 MiB of WAL at four pages a commit; see housekeeping.CHECKPOINT_BYTES
 READ_RETRY_S = 0.001
+UNWATCH_S = 1.0
 
 
 class LayerProcess:
@@ -65,6 +66,7 @@ class LayerProcess:
         self.writes = Writes(self.client, options, self.inbox, self.reports)
         self._connections: Connections | None = None
         self._broken = False
+        self._identity: tuple[int, int] | None = None  # of the file that was opened last
         self._replaced_checked_at = 0.0
         self._last_sound_at = time.time()  # when the open file was last seen to be the one at its path
         self._reopen_at = 0.0
@@ -73,7 +75,7 @@ class LayerProcess:
         self._lock_file: LockFile | None = None
         self._wake_socket: WakeSocket | None = None
         self._sender: Sender | None = None
-        self._addresses: dict[str, str] = {}
+        self._addresses: dict[str, str] = {}  # clients to the paths of their wake-up sockets
         self._watches: dict[asyncio.AbstractEventLoop, LoopWatch] = {}
         self._watches_lock = threading.Lock()
         self._registered = False
@@ -132,11 +134,20 @@ class LayerProcess:
         if self._closed:
             raise LayerClosedError("the channel layer was closed")
         since = self._last_sound_at
+        before = self._identity
         if self._connections is not None:
             if not self._broken:
-                logger.warning("the database was replaced or removed while in use; opening %s", self._options.database)
+                logger.warning("the database was replaced or removed while in use; opening it anew")
             self._close_connections()
-        connections = Connections(self._options.database, self._options.prefix)
+        try:
+            connections = Connections(self._options.database, self._options.prefix)
+        except Exception as error:
+            self.outbox.unavailable = error
+            raise
+        self._identity = connections.identity
+        same_file = before is not None and before == connections.identity
+        if not same_file:
+            self.writes.forget_counts()
         place = MeetingPlace(connections.path)
         self._housekeeping = Housekeeping(
             self.client,
@@ -147,7 +158,7 @@ class LayerProcess:
             reports=self.reports,
         )
         if self._sender is None and have_unix_datagrams():
-            self._sender = Sender(place)
+            self._sender = Sender()
         self._addresses.clear()
         moved = self._place is not None and self._place.folder != place.folder
         self._place = place
@@ -158,7 +169,7 @@ class LayerProcess:
         if self._registered:
             if moved:
                 self._leave_place()
-            self._register_in_database(since)
+            self._register_in_database(since, same_file=same_file)
 
     def _use(self, connections: Connections | None) -> None:
         with self.outbox.execution, self.inbox.reading:
@@ -183,13 +194,14 @@ class LayerProcess:
     def _register_in_thread(self) -> None:
         self._open_in_thread()
         if not self._registered:
-            self._register_in_database(None)
+            self._register_in_database(None, same_file=False)
             self._registered = True
 
-    def _register_in_database(self, since: float | None) -> None:
+    def _register_in_database(self, since: float | None, *, same_file: bool) -> None:
         """Enter this process, its memberships and what it listens to.
 
-        `since` (seconds since 1970) says from when on messages in a file that takes the place of another one count.
+        Reading starts with the next message, goes on where it was in the same file, and in a file that took the place
+        of another begins with what was sent there since the change: after `since`, in seconds since 1970.
         """
         self._take_place()
         address = "" if self._wake_socket is None else self._wake_socket.address
@@ -198,7 +210,11 @@ class LayerProcess:
 
         def enter(transaction: Transaction) -> int:
             store = transaction.store
-            cursor = transaction.newest if since is None else store.newest_id_before(since)
+            cursor = self.inbox.unread().cursor
+            if since is None:
+                cursor = transaction.newest
+            elif not same_file or cursor > transaction.newest:
+                cursor = store.newest_id_before(since)
             row = ProcessRow(self.client, self.pid, machine_id(), address, cursor, 0, 0)
             store.register(row, transaction.now)
             for group, channel, expires_at in memberships:
@@ -223,18 +239,26 @@ class LayerProcess:
             self._lock_file = LockFile(self._place.path(f"{self.client}.lock"))
         self._lock_file.acquire()
         if self._wake_socket is not None and self._wake_socket.missing():
-            self._wake_socket.abandon()
-            self._wake_socket = None
+            self._drop_wake_socket()
         if self._wake_socket is None and have_unix_datagrams():
             try:
                 self._wake_socket = WakeSocket(self._place, self.client)
             except OSError as error:
                 logger.warning("no wake-up socket (%s); messages are found by polling alone", error)
 
+    def _drop_wake_socket(self) -> None:
+        """Close the socket once no loop watches it: a loop must not keep the number of a closed descriptor."""
+        if self._wake_socket is None:
+            return
+        dropped, self._wake_socket = self._wake_socket, None
+        with self._watches_lock:
+            watches = list(self._watches.values())
+        for watch in watches:
+            run_in(watch.loop, watch.unwatch, UNWATCH_S)
+        dropped.close()
+
     def _leave_place(self) -> None:
-        if self._wake_socket is not None:
-            self._wake_socket.close()
-            self._wake_socket = None
+        self._drop_wake_socket()
         if self._lock_file is not None:
             self._lock_file.release()
             self._lock_file = None
@@ -254,7 +278,13 @@ class LayerProcess:
         self._publishing = False
         if write.error is None and not write.result and self._registered and not self._closed:
             logger.warning("the registration of client %s was gone; registering again", self.client)
-            self._background.submit(lambda: self._register_in_database(self._last_sound_at))
+            self._background.submit(self._register_again_in_thread)
+
+    def _register_again_in_thread(self) -> None:
+        try:
+            self._register_in_database(time.time(), same_file=True)
+        except ChannelDatabaseError as error:
+            self.reports.failed("registering again", error)
 
     # Waking
 
@@ -263,10 +293,10 @@ class LayerProcess:
         for client in wake:
             if client not in self._addresses and client != self.client:
                 process = store.process(client)
-                if process is not None:
+                if process is not None and process.address and self._place is not None:
                     if len(self._addresses) >= KNOWN_ADDRESSES:
                         self._addresses.clear()
-                    self._addresses[client] = process.address
+                    self._addresses[client] = self._place.path(process.address)
 
     def _committed(self, wake: set[str]) -> None:
         """Wake the readers of what was just committed."""
@@ -279,8 +309,8 @@ class LayerProcess:
         sender = self._sender
         if sender is not None:
             for client in wake:
-                address = self._addresses.get(client)
-                if address and not sender.send(address):
+                path = self._addresses.get(client)
+                if path and not sender.send(path):
                     self._addresses.pop(client, None)
         if self.client in wake:
             self.inbox.pull()
@@ -289,18 +319,17 @@ class LayerProcess:
         """Return what `query` reads, without the write lock."""
         deadline: float | None = None
         while True:
-            with self.inbox.reading:
-                connections = self._connections
+            connections = self._connections
+            try:
+                return self.inbox.query(lambda opened: query(opened.reader.store))
+            except sqlite3.Error as error:
                 if connections is None:
-                    raise ChannelDatabaseError("the channel layer's database is not open; try again")
-                try:
-                    return query(connections.reader.store)
-                except sqlite3.Error as error:
-                    if deadline is None:
-                        deadline = time.monotonic() + connections.busy_timeout_s
-                    if not is_busy(error) or time.monotonic() >= deadline:  # busy only where WAL is not in use
-                        self._broken = not is_harmless(error)
-                        raise connections.explain(error) from error
+                    raise
+                if deadline is None:
+                    deadline = time.monotonic() + connections.busy_timeout_s
+                if not is_busy(error) or time.monotonic() >= deadline:  # busy only where WAL is not in use
+                    self._broken = not is_harmless(error)
+                    raise connections.explain(error) from error
             await asyncio.sleep(READ_RETRY_S)
 
     def watch(self, loop: asyncio.AbstractEventLoop) -> LoopWatch:
@@ -347,21 +376,16 @@ class LayerProcess:
         """Do what is due every second; return when to come back, or None once there is nothing to do."""
         if self._closed or self._housekeeping is None:
             return None
+        self._forget_closed_loops()
         if not self._is_sound():
             if self._registered:
                 self._reopen_in_thread()
                 return TICK_S
             return None
         self.outbox.flush_stale()
-        self._forget_closed_loops()
-        if self._registered:
-            self._take_place()
-            self.inbox.sweep()
-            if self.inbox.unpublished():
-                self._publish_soon()
-            for channel in self.inbox.idle_channels(IDLE_LISTENER_S):
-                self._unlisten(channel)
         try:
+            if self._registered:
+                self._keep_up_registration()
             self._housekeeping.run()
         except Exception as error:  # noqa: BLE001  # reported, and tried again at the next tick
             self.reports.failed("housekeeping", error)
@@ -379,8 +403,20 @@ class LayerProcess:
             except Exception as error:  # noqa: BLE001  # reported, and tried again
                 self.reports.failed("a checkpoint", error)
 
+    def _keep_up_registration(self) -> None:
+        self._take_place()
+        self.inbox.sweep()
+        if self.inbox.unpublished():
+            self._publish_soon()
+        for channel in self.inbox.idle_channels(IDLE_LISTENER_S):
+            self._unlisten(channel)
+
     def _unlisten(self, channel: str) -> None:
-        self.outbox.run_patiently(lambda transaction: transaction.store.unlisten(channel, self.client))
+        def apply(transaction: Transaction) -> None:
+            if not self.inbox.listens(channel):  # a receiver may have come since
+                transaction.store.unlisten(channel, self.client)
+
+        self.outbox.run_patiently(apply)
 
     # Closing and forking
 
@@ -395,11 +431,6 @@ class LayerProcess:
         else:
             self._closed = True
             self._background.stop(None)
-        with self._watches_lock:
-            watches = list(self._watches.values())
-            self._watches.clear()
-        for watch in watches:
-            call_in(watch.loop, watch.stop)
 
     def close_from_anywhere(self, wait: bool) -> None:
         """Like `close`, for a layer that was dropped (`wait` is False) and for the end of the interpreter."""
@@ -427,6 +458,11 @@ class LayerProcess:
                 logger.info("left to the other processes to clean up after client %s: %s", self.client, problem)
         self.outbox.close(error)
         self._leave_place()
+        with self._watches_lock:
+            watches = list(self._watches.values())
+            self._watches.clear()
+        for watch in watches:
+            call_in(watch.loop, watch.stop)
         if self._sender is not None:
             self._sender.close()
         self._close_connections()

@@ -71,15 +71,14 @@ class WakeSocket:
 class Sender:
     """Sends the bytes. `send` may be called by any thread, and never blocks."""
 
-    def __init__(self, place: MeetingPlace) -> None:
-        self._place = place
+    def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
 
-    def send(self, address: str) -> bool:
-        """Wake the reader at `address`; return False when the kernel says that nobody is there."""
+    def send(self, path: str) -> bool:
+        """Wake the reader at `path`; return False when the kernel says that nobody is there."""
         try:
-            self._socket.sendto(b"\0", self._place.path(address))
+            self._socket.sendto(b"\0", path)
         except OSError as error:
             # A full buffer has wake-ups enough, and whatever else it is, polling delivers.
             return error.errno not in (errno.ECONNREFUSED, errno.ENOENT)
@@ -131,7 +130,13 @@ class LoopWatch:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._unwatch()
+        self.unwatch()
+
+    def unwatch(self) -> None:
+        """Let go of the wake-up socket, which may be closed after that. The next tick looks for the new one."""
+        if self._watched is not None:
+            self.loop.remove_reader(self._watched.fileno())
+            self._watched = None
 
     def _tick(self) -> None:
         if self.waiting <= 0:
@@ -146,18 +151,13 @@ class LoopWatch:
         current = None if wake is None else wake.socket
         if current is self._watched:
             return
-        self._unwatch()
+        self.unwatch()
         if current is not None and current.fileno() >= 0:
             try:
                 self.loop.add_reader(current.fileno(), self._readable)
             except NotImplementedError:  # Windows' proactor loop
                 return
             self._watched = current
-
-    def _unwatch(self) -> None:
-        if self._watched is not None and self._watched.fileno() >= 0:
-            self.loop.remove_reader(self._watched.fileno())
-        self._watched = None
 
     def _readable(self) -> None:
         wake = self._wake_socket()

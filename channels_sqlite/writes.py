@@ -40,6 +40,10 @@ class Writes:
         self._reports = reports
         self._counted: dict[str, Counted] = {}
 
+    def forget_counts(self) -> None:
+        """Count anew: the database is another one."""
+        self._counted.clear()
+
     # Sending
 
     def send(self, channel: str, payload: bytes) -> Callable[[Transaction], None]:
@@ -193,6 +197,6 @@ class Writes:
         """Delete all messages and memberships, and have every process forget what it holds."""
         store = transaction.store
         store.flush()
-        self._counted.clear()
+        self.forget_counts()
         store.insert(Kind.FLUSH, "", b"", created_at=transaction.now, expires_at=transaction.now + self._options.expiry)
         transaction.wake.update(process.client for process in store.processes())
