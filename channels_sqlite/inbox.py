@@ -119,12 +119,15 @@ class Inbox:
         publish = listen = False
         with self._lock:
             self._boxes.add_waiter(waiter)
+            notify = self._boxes.wakeable(channel)  # for what came since the caller looked
             if "!" in channel:
                 # Senders learn soon when more sockets wait here; that fewer do, they learn within a second.
                 publish = self._boxes.waiting_channels > max(1, self._published.channels * 1.1)
             else:
                 listen = channel not in self._listening
                 self._listening[channel] = time.monotonic()
+        for woken in notify:
+            self._notify(woken)
         if publish:
             self._publish()
         if listen:
@@ -143,25 +146,13 @@ class Inbox:
     def _hand_on(self, channel: str) -> None:
         """Find somebody else for what a receiver that left was woken for."""
         with self._lock:
-            notify, surplus = self._pass_on(channel)
+            box = self._boxes.find(channel)
+            surplus = box.take_surplus() if box is not None and "!" not in channel else []
+            notify = self._boxes.wakeable(channel)
             self._boxes.forget_if_empty(channel)
         for waiter in notify:
             self._notify(waiter)
         self._release(channel, surplus)
-
-    def _pass_on(self, channel: str) -> tuple[list[Waiter], list[Entry]]:
-        """Return the waiters to notify, and what must go back to the database, after one on `channel` left."""
-        surplus: list[Entry] = []
-        notify: list[Waiter] = []
-        box = self._boxes.find(channel)
-        if box is not None and not channel.endswith("!"):
-            if "!" not in channel:
-                surplus = box.take_surplus()
-            notify.extend(iter(lambda: box.next_to_wake(len(box.entries)), None))
-        if "!" in channel:
-            queue = names.queue_of(channel)
-            notify.extend(iter(lambda: self._boxes.wake_for_queue(queue), None))
-        return notify, surplus
 
     def _notify(self, waiter: Waiter) -> None:
         if not waiter.notify():  # its loop is closed: the next one, please
@@ -348,7 +339,7 @@ class Inbox:
             with self._lock:
                 box = self._boxes.open(channel)
                 box.entries.extendleft(surplus)
-                notify = list(iter(lambda: box.next_to_wake(len(box.entries)), None))
+                notify = self._boxes.wakeable(channel)
             for waiter in notify:
                 self._notify(waiter)
 

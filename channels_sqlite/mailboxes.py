@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from channels_sqlite import names
 from channels_sqlite.loops import call_in
 
 __all__ = ["Entry", "Mailbox", "Mailboxes", "Waiter"]
@@ -219,6 +220,17 @@ class Mailboxes:
             if waiter is not None or not self._queue_waiters:
                 return True, waiter
         return True, self.wake_for_queue(queue) if self._queue_waiters else None
+
+    def wakeable(self, channel: str) -> list[Waiter]:
+        """Return the receivers to notify on `channel`, and on its queue, for the messages that are there."""
+        waiters: list[Waiter] = []
+        box = self._boxes.get(channel)
+        if box is not None and not channel.endswith("!"):
+            waiters.extend(iter(lambda: box.next_to_wake(len(box.entries)), None))
+        if self._queue_waiters and "!" in channel:
+            queue = names.queue_of(channel)
+            waiters.extend(iter(lambda: self.wake_for_queue(queue), None))
+        return waiters
 
     def wake_for_queue(self, queue: str) -> Waiter | None:
         """Return a receiver to notify that waits for all names of `queue`, if messages are left for it."""
