@@ -180,11 +180,11 @@ class Inbox:
             for channel in ready:
                 self._claim(channel)
             if more:
+                self._wanted = True
                 loop = running_loop()
                 if loop is not None:  # let it do something else first
                     loop.call_soon(self.pull)
                     return
-                self._wanted = True
 
     def poll(self) -> None:
         """Pull if another connection has committed since the last poll."""

@@ -24,6 +24,7 @@ from channels_sqlite.background import BackgroundThread
 from channels_sqlite.connections import Connections, OpenConnection
 from channels_sqlite.exceptions import WHO_HOLDS_THE_LOCK, ChannelDatabaseError, LayerClosedError, is_busy, is_harmless
 from channels_sqlite.loops import call_in
+from channels_sqlite.reports import Reports
 from channels_sqlite.store import Store
 
 __all__ = ["Outbox", "Transaction"]
@@ -36,7 +37,7 @@ INLINE_BYTES = 256 * 1024  # a larger payload is written by the thread: copying 
 INLINE_WRITES = 200  # writes in one transaction on a loop: 1.5 ms
 PATIENT_WRITES = 1000
 SLOW_COMMIT_S = 0.01
-SLOW_REST_S = 1.0
+SLOW_REST_S = 0.25
 FIRST_RETRY_S, LAST_RETRY_S = 0.001, 0.005  # SQLite's own busy handler sleeps up to 0.1 s
 FLUSH_RETRY_S = 0.001
 
@@ -92,6 +93,7 @@ class Outbox:
     def __init__(
         self,
         background: BackgroundThread,
+        reports: Reports,
         *,
         locate: Callable[[Store, set[str]], None],
         committed: Callable[[set[str]], None],
@@ -103,6 +105,7 @@ class Outbox:
         errors that the connections may not survive.
         """
         self._background = background
+        self._reports = reports
         self._locate = locate
         self._committed = committed
         self._failed = failed
@@ -362,11 +365,7 @@ class Outbox:
     def _watch_commit_time(self, commit_s: float) -> None:
         if commit_s > SLOW_COMMIT_S:
             self._rest_until = time.monotonic() + SLOW_REST_S
-            logger.info(
-                "a commit took %.0f ms; for %.0f s messages are written by the background thread",
-                commit_s * 1000,
-                SLOW_REST_S,
-            )
+            self._reports.slow_commit(commit_s)
 
     def _finish(self, writes: Iterable[AnyWrite]) -> None:
         by_loop: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}

@@ -79,6 +79,15 @@ class Reports:
         if times := self._due(f"failed {what}"):
             logger.error("%s failed and is tried again: %s (%d times since the last line)", what, error, times)
 
+    def slow_commit(self, commit_s: float) -> None:
+        """The disk held up an event loop."""
+        if times := self._due("slow commit"):
+            logger.info(
+                "a commit took %.0f ms, so that for a while the background thread writes (%d times since the last line)",
+                commit_s * 1000,
+                times,
+            )
+
     def dead(self, client: str, pid: int) -> None:
         """A dead process was cleaned up after."""
         logger.info("process %d (client %s) is dead; its memberships and unread messages were removed", pid, client)
