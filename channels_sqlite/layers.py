@@ -123,6 +123,7 @@ class SqliteChannelLayer(BaseChannelLayer):
         Raises TypeError where `prefix` does not make a valid name.
         """
         process = self._here()
+        names.require_channel_name(prefix)
         name = names.require_channel_name(f"{prefix}.{process.client}!{uuid.uuid4().hex}")
         await process.ready_to_receive()
         return name

@@ -59,7 +59,9 @@ class LayerProcess:
         self._options = options
         self.reports = Reports()
         self._background = BackgroundThread(f"channels-sqlite[{options.prefix}]", self._tick_in_thread)
-        self.outbox = Outbox(self._background, locate=self._locate, committed=self._committed, failed=self._failed)
+        self.outbox = Outbox(
+            self._background, self.reports, locate=self._locate, committed=self._committed, failed=self._failed
+        )
         self.inbox = Inbox(
             self.client, options, self.outbox, self.reports, failed=self._failed, publish=self._publish_soon
         )

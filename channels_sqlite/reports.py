@@ -83,7 +83,7 @@ class Reports:
         """The disk held up an event loop."""
         if times := self._due("slow commit"):
             logger.info(
-                "a commit took %.0f ms, so that for a while the background thread writes (%d times since the last line)",
+                "a commit took %.0f ms, so the background thread writes for a while (%d times since the last line)",
                 commit_s * 1000,
                 times,
             )
