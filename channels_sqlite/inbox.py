@@ -425,15 +425,19 @@ class Inbox:
 
     def sweep(self) -> None:
         """Drop expired messages and memberships, and receivers whose loop has stopped."""
-        now = time.time()
+        self.drop_expired()
         with self._lock:
-            self._consumed += self._boxes.drop_all_expired(now)
-            ended = self._members.drop_expired(now)
+            ended = self._members.drop_expired(time.time())
             abandoned = self._boxes.evict_stuck()
         for channel in abandoned:
             self._hand_on(channel)
         for group, channel in ended:
             self._reports.membership_ended(group, channel, self._options.group_expiry)
+
+    def drop_expired(self) -> None:
+        """Drop expired messages."""
+        with self._lock:
+            self._consumed += self._boxes.drop_all_expired(time.time())
 
     def close(self, error: Exception) -> None:
         """Fail every waiter, and put back what was claimed and not received."""

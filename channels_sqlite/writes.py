@@ -126,6 +126,9 @@ class Writes:
         cursor = held = waiting = 0
         if client == self._client:
             cursor, held, waiting = self._inbox.unread()
+            if held >= capacity:  # some of it may have expired since the last sweep
+                self._inbox.drop_expired()
+                cursor, held, waiting = self._inbox.unread()
         elif (process := transaction.store.process(client)) is not None:
             cursor, held, waiting = process.cursor, process.held, process.channels
         channels = max(1, waiting)
