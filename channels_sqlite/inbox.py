@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
 from channels_sqlite import names
@@ -39,7 +40,7 @@ logger = logging.getLogger(__name__)
 STEP_IDS = 2000
 STEP_ROWS = 256
 STEP_BYTES = 2 * 1024 * 1024
-STEP_DELIVERIES = 2000
+STEP_DELIVERIES = 1000
 
 T = TypeVar("T")
 
@@ -52,6 +53,17 @@ class Unread(NamedTuple):
     cursor: int
     held: int
     channels: int
+
+
+@dataclass(slots=True)
+class Broadcast:
+    """A broadcast on its way to the members of this process."""
+
+    group: str
+    entry: Entry
+    members: list[str]
+    done: int = 0
+    dropped: int = 0
 
 
 class Inbox:
@@ -88,6 +100,7 @@ class Inbox:
         self._consumed = 0  # messages received or dropped since senders were last told
         self._published = Unread(0, 0, 0)
         self._data_version = -1
+        self._broadcast: Broadcast | None = None  # the one whose members did not all fit into a step
         self._listening: dict[str, float] = {}  # normal channels and when a receiver last waited (monotonic)
 
     # Receiving
@@ -186,6 +199,15 @@ class Inbox:
                     loop.call_soon(self.pull)
                     return
 
+    def pull_soon(self) -> None:
+        """Pull in the next iteration of the running loop, or now without one."""
+        loop = running_loop()
+        if loop is None:
+            self.pull()
+        else:
+            self._wanted = True
+            loop.call_soon(self.pull)
+
     def poll(self) -> None:
         """Pull if another connection has committed since the last poll."""
         if not self.reading.acquire(blocking=False):
@@ -218,6 +240,8 @@ class Inbox:
 
     def _step(self, connections: Connections) -> bool:
         """Read one step of the log; return whether there is more."""
+        if self._broadcast is not None and self._spread(self._broadcast):
+            return True
         store = connections.reader.store
         newest = store.newest_id()
         after = self._cursor
@@ -229,26 +253,25 @@ class Inbox:
             for row in rows:
                 count += self._deliver(row, connections)
                 size += len(row.payload)
-                if count >= STEP_DELIVERIES or size >= STEP_BYTES:
+                if count >= STEP_DELIVERIES or size >= STEP_BYTES or self._broadcast is not None:
                     up_to = row.id
                     break
         with self._lock:
             self._cursor = up_to
-        return up_to < newest
+        return up_to < newest or self._broadcast is not None
 
     def _deliver(self, row: LogRow, connections: Connections) -> int:
         """Put one row of the log where it belongs; return about how much work it was."""
         if row.kind == Kind.SPECIFIC:
             entry = Entry(row.id, row.expires_at, row.payload)
-            self._put([(row.queue, row.queue + (row.local or ""))], entry)
+            channel = row.queue + (row.local or "")
+            if self._put([(row.queue, channel)], entry):
+                self._reports.dropped(channel)
             return 1
         if row.kind == Kind.GROUP:
-            entry = Entry(row.id, row.expires_at, row.payload)
             with self._lock:
                 members = self._members.of(row.queue, row.id, time.time())
-            dropped = self._put([(names.queue_of(channel), channel) for channel in members], entry)
-            if dropped:
-                self._reports.skipped(row.queue, dropped, len(members))
+            self._spread(Broadcast(row.queue, Entry(row.id, row.expires_at, row.payload), members))
             return 1 + len(members)
         if row.kind == Kind.MEMBERSHIP:
             channel = row.payload.decode()
@@ -260,6 +283,20 @@ class Inbox:
             self._boxes.clear()
             self._members.drop_older(row.id)
         return 1
+
+    def _spread(self, broadcast: Broadcast) -> bool:
+        """Hand a broadcast to the next members of this process; return whether some are left for the next step."""
+        channels = broadcast.members[broadcast.done : broadcast.done + STEP_DELIVERIES]
+        targets = [(names.queue_of(channel), channel) for channel in channels]
+        broadcast.dropped += self._put(targets, broadcast.entry)
+        broadcast.done += len(channels)
+        if broadcast.done < len(broadcast.members):
+            self._broadcast = broadcast
+            return True
+        self._broadcast = None
+        if broadcast.dropped:
+            self._reports.skipped(broadcast.group, broadcast.dropped, len(broadcast.members))
+        return False
 
     def _put(self, targets: list[tuple[str, str]], entry: Entry) -> int:
         """Put `entry` into the mailboxes of (queue, channel) targets; return how many were full."""
@@ -277,8 +314,6 @@ class Inbox:
                 elif not room:
                     dropped += 1
             self._consumed += dropped
-        if dropped and len(targets) == 1:
-            self._reports.dropped(targets[0][1])
         for waiter in notify:
             self._notify(waiter)
         return dropped

@@ -73,6 +73,10 @@ class Writes:
                     expires_at=transaction.now + self._options.expiry,
                 )
                 transaction.wake.update(clients)
+                if self._client in transaction.wake:
+                    # Its own members get it in the next iteration: sending must not take longer for having many.
+                    transaction.wake.discard(self._client)
+                    transaction.after_commit.append(self._inbox.pull_soon)
             normal = [channel for channel, _, _ in store.members(group, "", transaction.now)]
             full = 0
             for channel in normal:
