@@ -59,7 +59,6 @@ class SqliteChannelLayer(BaseChannelLayer):
         names.require_channel_name(channel)
         payload = self._codec.encode(message)
         process = self._here()
-        await process.ready()
         await process.outbox.write(process.writes.send(channel, payload), len(payload))
 
     async def receive(self, channel: str) -> Message:
@@ -135,7 +134,6 @@ class SqliteChannelLayer(BaseChannelLayer):
         names.require_group_name(group)
         names.require_channel_name(channel)
         process = self._here()
-        await process.ready()
         await process.outbox.write(process.writes.group_add(group, channel))
 
     async def group_discard(self, group: str, channel: str) -> None:
@@ -143,7 +141,6 @@ class SqliteChannelLayer(BaseChannelLayer):
         names.require_group_name(group)
         names.require_channel_name(channel)
         process = self._here()
-        await process.ready()
         await process.outbox.write(process.writes.group_discard(group, channel))
 
     async def group_send(self, group: str, message: Mapping[str, object]) -> None:
@@ -154,7 +151,6 @@ class SqliteChannelLayer(BaseChannelLayer):
         names.require_group_name(group)
         payload = self._codec.encode(message)
         process = self._here()
-        await process.ready()
         await process.outbox.write(process.writes.group_send(group, payload), len(payload))
 
     async def group_channels(self, group: str) -> list[str]:
@@ -173,7 +169,6 @@ class SqliteChannelLayer(BaseChannelLayer):
     async def flush(self) -> None:
         """Delete all messages and memberships of this layer's `prefix`, in every process."""
         process = self._here()
-        await process.ready()
         await process.outbox.write(process.writes.flush)
 
     async def close(self) -> None:

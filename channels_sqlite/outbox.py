@@ -64,12 +64,12 @@ class Transaction:
 class Write(Generic[T]):
     """One write on its way. `done` is called once, on any thread, when `result` or `error` stands."""
 
-    __slots__ = ("apply", "deadline", "done", "error", "future", "loop", "result", "size_bytes", "withdrawn")
+    __slots__ = ("apply", "done", "error", "future", "loop", "result", "size_bytes", "submitted_at", "withdrawn")
 
-    def __init__(self, apply: Callable[[Transaction], T], size_bytes: int, patience_s: float) -> None:
+    def __init__(self, apply: Callable[[Transaction], T], size_bytes: int = 0) -> None:
         self.apply = apply
         self.size_bytes = size_bytes
-        self.deadline = time.monotonic() + patience_s
+        self.submitted_at = time.monotonic()
         self.result: T | None = None
         self.error: BaseException | None = None
         self.withdrawn = False
@@ -95,28 +95,33 @@ class Outbox:
         background: BackgroundThread,
         reports: Reports,
         *,
+        sound: Callable[[], bool],
+        reopen: Callable[[], None],
         locate: Callable[[Store, set[str]], None],
         committed: Callable[[set[str]], None],
         failed: Callable[[sqlite3.Error], None],
     ) -> None:
         """Wire it up.
 
+        `sound` says whether the connections can be used, and `reopen` opens them on the background thread, or raises.
         `locate` looks up in a transaction where its readers are, and `committed` wakes them after it; `failed` hears of
         errors that the connections may not survive.
         """
         self._background = background
         self._reports = reports
+        self._sound = sound
+        self._reopen = reopen
         self._locate = locate
         self._committed = committed
         self._failed = failed
         self.connections: Connections | None = None
-        self.unavailable: Exception | None = None  # why there are no connections
         self.execution = threading.Lock()
         self._queue: deque[AnyWrite] = deque()
         self._queue_lock = threading.Lock()
         self._flushing: asyncio.AbstractEventLoop | None = None  # has a _flush scheduled
         self._offloaded = False  # the background thread works on the queue
         self._rest_until = 0.0  # monotonic time until which a slow disk keeps writes off the loops
+        self._closed: BaseException | None = None
         self.commits = 0
 
     # Writing
@@ -128,14 +133,15 @@ class Outbox:
         may be committed all the same.
         """
         loop = asyncio.get_running_loop()
-        write = self._new(apply, size_bytes)
-        if self._flushing is not loop and self._try_now(write):
+        write = Write(apply, size_bytes)
+        sound = self._sound()
+        if sound and self._flushing is not loop and self._try_now(write):
             # The writes that follow within this iteration of the loop share a transaction.
             self._schedule_flush(loop)
             return write.outcome()
         write.loop = loop
         write.future = loop.create_future()
-        self._enqueue(write, loop)
+        self._enqueue(write, loop, at_once=sound)
         try:
             await write.future
         except asyncio.CancelledError:
@@ -145,16 +151,17 @@ class Outbox:
 
     def post(self, apply: Callable[[Transaction], T], done: Callable[[Write[T]], object]) -> None:
         """Like `write`, from any thread and without waiting: `done` gets the write, maybe before this returns."""
-        write = self._new(apply, 0)
+        write = Write(apply)
         write.done = done
-        if self._try_now(write):
+        sound = self._sound()
+        if sound and self._try_now(write):
             done(write)
         else:
-            self._enqueue(write, None)
+            self._enqueue(write, None, at_once=sound)
 
     def run_patiently(self, apply: Callable[[Transaction], T]) -> T:
         """Run `apply` in a transaction of its own, on the background thread, waiting for the write lock."""
-        write = self._new(apply, 0)
+        write = Write(apply)
         self._patiently([cast("AnyWrite", write)])
         return write.outcome()
 
@@ -165,27 +172,26 @@ class Outbox:
 
     def close(self, error: BaseException) -> None:
         """Commit what is queued if that is possible at once, on the background thread, and give up on the rest."""
-        self._drain()
         with self._queue_lock:
-            writes = list(self._queue)
-            self._queue.clear()
-        for write in writes:
-            write.error = error
-        self._finish(writes)
+            self._closed = error
+        self._drain()
 
     # The queue
 
-    def _new(self, apply: Callable[[Transaction], T], size_bytes: int) -> Write[T]:
-        connections = self.connections
-        return Write(apply, size_bytes, connections.busy_timeout_s if connections is not None else 0)
-
-    def _enqueue(self, write: Write[T], loop: asyncio.AbstractEventLoop | None) -> None:
+    def _enqueue(self, write: Write[T], loop: asyncio.AbstractEventLoop | None, *, at_once: bool) -> None:
+        """Put `write` at the end of the queue, and see that somebody works on it; `at_once`: the loop may."""
         with self._queue_lock:
-            self._queue.append(cast("AnyWrite", write))
+            closed = self._closed
+            if closed is None:
+                self._queue.append(cast("AnyWrite", write))
             offloaded = self._offloaded
+        if closed is not None:
+            write.error = closed
+            self._finish([cast("AnyWrite", write)])
+            return
         if offloaded:
             return
-        if write.size_bytes > INLINE_BYTES or time.monotonic() < self._rest_until:
+        if not at_once or write.size_bytes > INLINE_BYTES or time.monotonic() < self._rest_until:
             self._offload()
         elif loop is not None:
             if self._flushing is not loop:
@@ -252,7 +258,7 @@ class Outbox:
         wake: set[str] = set()
         left: list[AnyWrite] = []
         try:
-            connections = self.connections
+            connections = self.connections if self._sound() else None
             if connections is not None:
                 batch = self._next_batch(INLINE_WRITES, INLINE_BYTES)
                 left = self._attempt(connections.inline, connections, batch, wake)
@@ -283,7 +289,12 @@ class Outbox:
                         self._offloaded = False
                         return
                 continue
-            self._patiently(batch)
+            try:
+                self._reopen()
+            except Exception as error:  # noqa: BLE001  # raised where the writes are waited for
+                _fail(batch, error)
+            else:
+                self._patiently(batch)
             self._finish(batch)
 
     def _patiently(self, batch: list[AnyWrite]) -> None:
@@ -295,12 +306,12 @@ class Outbox:
             with self.execution:
                 connections = self.connections
                 if connections is None:
-                    _fail(left, self.unavailable or LayerClosedError("the channel layer was closed"))
+                    _fail(left, LayerClosedError("the channel layer was closed"))
                     return
                 left = self._attempt(connections.patient, connections, left, wake)
             self._committed(wake)
-            now = time.monotonic()
-            late = [write for write in left if write.deadline <= now]
+            submitted_before = time.monotonic() - connections.busy_timeout_s
+            late = [write for write in left if write.submitted_at <= submitted_before]
             if late:
                 _fail(
                     late,
@@ -309,8 +320,7 @@ class Outbox:
                         f"{connections.busy_timeout_s:.1f} s, so nothing was written; {WHO_HOLDS_THE_LOCK}"
                     ),
                 )
-                left = [write for write in left if write.deadline > now]
-            left = [write for write in left if not write.withdrawn]
+            left = [write for write in left if write not in late and not write.withdrawn]
             if not left:
                 return
             if self._background.stopping.wait(retry_s):

@@ -60,7 +60,13 @@ class LayerProcess:
         self.reports = Reports()
         self._background = BackgroundThread(f"channels-sqlite[{options.prefix}]", self._tick_in_thread)
         self.outbox = Outbox(
-            self._background, self.reports, locate=self._locate, committed=self._committed, failed=self._failed
+            self._background,
+            self.reports,
+            sound=self._is_sound,
+            reopen=self._open_in_thread,
+            locate=self._locate,
+            committed=self._committed,
+            failed=self._failed,
         )
         self.inbox = Inbox(
             self.client, options, self.outbox, self.reports, failed=self._failed, publish=self._publish_soon
@@ -141,11 +147,7 @@ class LayerProcess:
             if not self._broken:
                 logger.warning("the database was replaced or removed while in use; opening it anew")
             self._close_connections()
-        try:
-            connections = Connections(self._options.database, self._options.prefix)
-        except Exception as error:
-            self.outbox.unavailable = error
-            raise
+        connections = Connections(self._options.database, self._options.prefix)
         self._identity = connections.identity
         same_file = before is not None and before == connections.identity
         if not same_file:
