@@ -215,7 +215,7 @@ class Mailboxes:
                 return False, None
         entries.append(entry)
         self.held += 1
-        if box.waiters:
+        if box.waiters and channel != queue:
             waiter = box.next_to_wake(len(entries))
             if waiter is not None or not self._queue_waiters:
                 return True, waiter
@@ -242,9 +242,9 @@ class Mailboxes:
     def _unattended(self, queue: str) -> int:
         """Return how many messages lie in mailboxes of `queue` beyond those that their own receivers are woken for."""
         return sum(
-            len(box.entries) - box.woken
+            len(box.entries) - (box.woken if name != queue else 0)
             for name, box in self._boxes.items()
-            if name.startswith(queue) and name != queue
+            if name.startswith(queue)
         )
 
     def take(self, channel: str, now: float, *, woken: bool) -> tuple[str, Entry] | None:
@@ -252,38 +252,44 @@ class Mailboxes:
 
         A receiver that was not woken (`woken` is False) leaves the messages that others have been woken for.
         """
-        if channel.endswith("!"):
-            return self._take_from_queue(channel, now)
-        box = self._boxes.get(channel)
-        if box is None or not box.entries:
+        source = self._oldest_of_queue(channel, now, woken=woken) if channel.endswith("!") else channel
+        box = self._boxes.get(source) if source is not None else None
+        if source is None or box is None:
             return None
-        specific = "!" in channel
         dropped = box.drop_expired(now)
+        specific = "!" in source
         if specific:
             self.held -= dropped
         if not box.entries:
             return None
-        if not woken and len(box.entries) <= box.woken and not self._evict(channel, _loop_closed):
-            return None
+        if source == channel and not channel.endswith("!") and not woken:
+            if len(box.entries) <= box.woken and not self._evict(channel, _loop_closed):
+                return None
         entry = box.entries.popleft()
         if specific:
             self.held -= 1
         if box.empty:
-            del self._boxes[channel]
-        return channel, entry
+            del self._boxes[source]
+        return source, entry
 
-    def _take_from_queue(self, queue: str, now: float) -> tuple[str, Entry] | None:
+    def _oldest_of_queue(self, queue: str, now: float, *, woken: bool) -> str | None:
+        """Return the channel of `queue` with the oldest message that a receiver on the whole queue may take."""
+        box = self._boxes.get(queue)
+        if box is not None and not woken and self._unattended(queue) <= box.woken:
+            if not self._evict(queue, _loop_closed):
+                return None
         oldest: str | None = None
         lowest = 0
         for name, box in self:
-            if not name.startswith(queue) or not box.entries:
+            if not name.startswith(queue):
                 continue
             self.held -= box.drop_expired(now)
-            if len(box.entries) > box.woken and (oldest is None or box.entries[0].id < lowest):
-                oldest, lowest = name, box.entries[0].id
-            elif box.empty:
+            if len(box.entries) > (box.woken if name != queue else 0):
+                if oldest is None or box.entries[0].id < lowest:
+                    oldest, lowest = name, box.entries[0].id
+            else:
                 self.forget_if_empty(name)
-        return None if oldest is None else self.take(oldest, now, woken=False)
+        return oldest
 
     def drop_all_expired(self, now: float) -> int:
         """Drop every expired message and every mailbox that is empty then; return how many messages."""

@@ -381,6 +381,7 @@ class LayerProcess:
         if self._closed or self._housekeeping is None:
             return None
         self._forget_closed_loops()
+        self.reports.tell_rest()
         if not self._is_sound():
             if self._registered:
                 self._reopen_in_thread()
@@ -454,6 +455,7 @@ class LayerProcess:
         self._closed = True
         error = LayerClosedError("the channel layer was closed")
         self.inbox.close(error)
+        self.reports.tell_rest()
         if self._registered and self._connections is not None:
             cursor = self.inbox.unread().cursor
             try:
