@@ -1,0 +1,11 @@
+"""URLs of the chat's WebSockets."""
+
+from django.urls import path
+
+from chat.consumers import RoomConsumer
+
+__all__ = ["websocket_urlpatterns"]
+
+websocket_urlpatterns = [
+    path("ws/chat/<room:room>/", RoomConsumer.as_asgi()),
+]

@@ -1,0 +1,30 @@
+"""The pages of the chat."""
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_GET, require_http_methods
+
+from chat.forms import RoomForm
+from chat.messages import MAX_NAME_LENGTH, MAX_TEXT_LENGTH
+from chat.models import Room
+
+__all__ = ["room_list", "room_page"]
+
+ROOMS_SHOWN = 50
+
+
+@require_http_methods(["GET", "POST"])
+def room_list(request: HttpRequest) -> HttpResponse:
+    """List the rooms; a posted form leads into the room that it names."""
+    form = RoomForm(request.POST or None)
+    if form.is_valid():
+        return redirect("chat:room", room=form.cleaned_data["name"])
+    latest = Room.objects.order_by("-entered_at")[:ROOMS_SHOWN]
+    return render(request, "chat/rooms.html", {"form": form, "rooms": latest})
+
+
+@require_GET
+def room_page(request: HttpRequest, room: str) -> HttpResponse:
+    """Show a room. It comes into being when the first person enters, over the WebSocket."""
+    context = {"room": room, "max_name_length": MAX_NAME_LENGTH, "max_text_length": MAX_TEXT_LENGTH}
+    return render(request, "chat/room.html", context)

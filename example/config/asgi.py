@@ -1,0 +1,23 @@
+"""The ASGI application: pages over HTTP, chat over WebSocket."""
+
+import os
+
+from channels.routing import ProtocolTypeRouter, URLRouter
+from channels.security.websocket import AllowedHostsOriginValidator
+from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler
+from django.core.asgi import get_asgi_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
+
+# Before the imports below: they need Django's apps to be ready.
+pages = get_asgi_application()
+
+from chat.routing import websocket_urlpatterns as chat_sockets  # noqa: E402
+
+application = ProtocolTypeRouter(
+    {
+        # Serves static files from the apps' folders; behind a web server let that one do it.
+        "http": ASGIStaticFilesHandler(pages),
+        "websocket": AllowedHostsOriginValidator(URLRouter([*chat_sockets])),
+    }
+)

@@ -1,0 +1,9 @@
+"""The pages of the site. Each app brings its own ``urls``; config/asgi.py does the same for WebSockets."""
+
+from django.urls import include, path
+from django.views.generic import RedirectView
+
+urlpatterns = [
+    path("", RedirectView.as_view(pattern_name="chat:rooms")),
+    path("chat/", include("chat.urls")),
+]

@@ -1,0 +1,1 @@
+"""The command that sets up and starts everything."""

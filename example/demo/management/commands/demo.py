@@ -1,0 +1,62 @@
+"""``manage.py demo``: the example with all of its set-up in one command."""
+
+from __future__ import annotations
+
+import asyncio
+
+from django.conf import settings
+from django.core.management import call_command
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from typing_extensions import override
+
+from demo.workers import Worker, WorkerError, free_ports, serve
+
+__all__ = ["Command"]
+
+WORKERS = 2
+
+
+class Command(BaseCommand):
+    """Migrates both databases and runs two server processes that share one channel layer."""
+
+    help = (
+        "Migrate both databases, start two server processes on this machine and print where to look. Ctrl-C stops them."
+    )
+
+    @override
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Take the first port to try."""
+        parser.add_argument(
+            "--port", type=int, default=8000, help="first port to try (default: 8000); the next free ones are taken"
+        )
+
+    @override
+    def handle(self, *args: object, port: int, **options: object) -> None:
+        """Set up, serve until stopped. Raises CommandError when a server does not start or both have ended."""
+        self.stdout.write("Preparing the databases ...")
+        self.stdout.flush()
+        call_command("migrate", verbosity=0, interactive=False)
+        call_command("migrate", database="channels", verbosity=0, interactive=False)
+        workers = [
+            Worker(number, port, settings.BASE_DIR) for number, port in enumerate(free_ports(port, WORKERS), start=1)
+        ]
+        try:
+            stopped = asyncio.run(serve(workers, self._say, _greeting(workers)))
+        except WorkerError as error:
+            raise CommandError(str(error)) from error
+        except KeyboardInterrupt:
+            stopped = True
+        if not stopped:
+            raise CommandError("Both server processes have ended.")
+        self._say("Stopped.")
+
+    def _say(self, line: str) -> None:
+        self.stdout.write(line)
+        self.stdout.flush()
+
+
+def _greeting(workers: list[Worker]) -> str:
+    """Return what to do now, with an address per worker."""
+    addresses = "\n".join(f"  {worker.url}/chat" for worker in workers)
+    advice = "Two server processes are running. Open both addresses, side by side, and enter the same room:"
+    return f"\n{advice}\n\n{addresses}\n\nCtrl-C stops them."

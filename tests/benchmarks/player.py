@@ -1,0 +1,125 @@
+"""What a scenario's role gets to work with, and the pieces that several scenarios share."""
+
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import asynccontextmanager
+
+from channels.exceptions import ChannelFull
+
+from .board import Value, WorkerEnd
+from .measures import Account, Effort
+from .protocols import Layer
+
+__all__ = ["Player", "make_message"]
+
+_FIRST_PAUSE_S = 0.001
+_LONGEST_PAUSE_S = 0.05
+_ROUND_S = 0.25
+_QUIET_ROUNDS = 8
+_TEXT = "The quick brown fox jumps over the lazy dog while the five boxing wizards look on."
+
+
+def make_message(identity: int) -> dict[str, object]:
+    """Return a chat-like message, about 170 bytes once packed, with the moment of its making."""
+    return {
+        "type": "chat.message",
+        "room": "lobby",
+        "user": "ada",
+        "text": _TEXT,
+        "identity": identity,
+        "sent_ns": time.perf_counter_ns(),
+    }
+
+
+class Player:
+    """One role of a scenario, played in one process: its layer, its place and its notice board."""
+
+    def __init__(self, *, layer: Layer, board: WorkerEnd, index: int, effort: Effort) -> None:
+        self.layer = layer
+        self.index = index
+        self.effort = effort
+        self.publish = board.publish
+        self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._board = board
+
+    async def wait_for(self, key: str, count: int = 1) -> list[Value]:
+        """Return the ``count`` values published under ``key`` once they are there."""
+        return await self._board.wait_for(key, count)
+
+    async def settle(self) -> None:
+        """Return once everything this process has subscribed to so far is in force.
+
+        A message to itself that comes back proves it: a layer that subscribes over a connection does so in order.
+        Opens the layer's connections, too, so that this is not timed.
+        """
+        # Receivers just made into tasks make their first step before ours.
+        await asyncio.sleep(0)
+        channel = await self.layer.new_channel()
+        await self.layer.send(channel, make_message(0))
+        await self.layer.receive(channel)
+
+    @asynccontextmanager
+    async def background(self, *coroutines: Coroutine[object, object, None]) -> AsyncIterator[None]:
+        """Run the coroutines beside the block and cancel them after it; a failure of one fails the player."""
+        tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
+        for task in tasks:
+            task.add_done_callback(self._note_failure)
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+
+    def _note_failure(self, task: "asyncio.Task[None]") -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not self.failure.done():
+            self.failure.set_exception(error)
+
+    def numbers(self) -> Iterator[int]:
+        """Count from 0 until the effort is spent: its messages or its seconds. Several senders may share it."""
+        deadline = time.perf_counter() + self.effort.seconds
+        for number in range(self.effort.messages):
+            if time.perf_counter() >= deadline:
+                return
+            yield number
+
+    async def send(self, channel: str, message: dict[str, object], account: Account) -> None:
+        """Send, again after a growing pause while the channel is full; the repetitions are counted."""
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            try:
+                await self.layer.send(channel, message)
+            except ChannelFull:
+                account.retries += 1
+                await asyncio.sleep(pause_s)
+                pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+            else:
+                return
+
+    async def read(self, channel: str, account: Account) -> None:
+        """Receive for ever, noting each message; cancel it to stop."""
+        receive, received = self.layer.receive, account.received
+        while True:
+            message = await receive(channel)
+            received.append(message["identity"])
+            account.last_ns = time.perf_counter_ns()
+
+    async def drain(self, account: Account, *, readers: int, senders: int) -> None:
+        """Return once all readers of a run have everything that its senders published under "sent", or none moves.
+
+        One more look after the last message shows late duplicates. All readers of a run call this, and see the same
+        totals, so they stop together: none leaves the rest of a queue to the others.
+        """
+        expected = sum(int(value) for value in await self.wait_for("sent", senders))
+        before, quiet_rounds = -1, 0
+        for number in itertools.count():
+            await asyncio.sleep(_ROUND_S)
+            self.publish(f"received {number}", len(account.received))
+            total = sum(int(value) for value in await self.wait_for(f"received {number}", readers))
+            quiet_rounds = quiet_rounds + 1 if total == before else 0
+            if quiet_rounds and (total >= expected or quiet_rounds >= _QUIET_ROUNDS):
+                return
+            before = total

@@ -1,0 +1,71 @@
+"""A person in front of the example's pages."""
+
+from playwright.sync_api import Browser, Error, Locator, Page, expect
+
+DEADLINE_MS = 15_000.0
+DESKTOP = (1200, 760)
+PHONE = (360, 740)
+
+
+class Visitor:
+    """One browser profile with one page. What its scripts fail at is in `errors`."""
+
+    def __init__(self, browser: Browser, name: str, size: tuple[int, int] = DESKTOP, *, dark: bool = False) -> None:
+        width, height = size
+        self.name = name
+        self.errors: list[str] = []
+        self._context = browser.new_context(
+            viewport={"width": width, "height": height}, color_scheme="dark" if dark else "light"
+        )
+        self._context.set_default_timeout(DEADLINE_MS)
+        self.page: Page = self._context.new_page()
+        self.page.on("pageerror", self._failed)
+
+    def _failed(self, error: Error) -> None:
+        self.errors.append(f"{self.name}: {error}")
+
+    def enter(self, url: str, room: str = "tea-time") -> "Visitor":
+        """Open a room at a server, give the name, and return when the room has let this page in."""
+        self.enter_without_waiting(url, room)
+        self.is_connected()
+        return self
+
+    def enter_without_waiting(self, url: str, room: str = "tea-time") -> None:
+        self.page.goto(f"{url}/chat/{room}/")
+        self.page.get_by_label("Your name", exact=True).fill(self.name)
+        self.page.get_by_role("button", name="Enter the room").click()
+
+    def is_connected(self) -> None:
+        expect(self.page.locator("#status")).to_have_text("Connected", timeout=DEADLINE_MS)
+
+    def is_disconnected(self) -> None:
+        expect(self.page.locator("#status")).to_have_attribute("data-state", "waiting", timeout=DEADLINE_MS)
+
+    def is_connected_to(self, pid: int) -> None:
+        self.is_connected()
+        expect(self.page.locator("#connected-to")).to_have_text(str(pid), timeout=DEADLINE_MS)
+
+    def say(self, text: str) -> None:
+        self.page.get_by_label("Message to").fill(text)
+        self.page.get_by_role("button", name="Send").click()
+
+    def bubbles(self) -> Locator:
+        return self.page.locator(".bubble")
+
+    def sees_exactly(self, *texts: str) -> None:
+        """Return when what was said on this page is `texts`, in this order."""
+        expect(self.bubbles()).to_have_text(list(texts), timeout=DEADLINE_MS)
+
+    def sees_event(self, text: str) -> None:
+        expect(self.page.locator(".event", has_text=text)).to_have_count(1, timeout=DEADLINE_MS)
+
+    def sees_people(self, *names: str) -> None:
+        expect(self.page.locator("#people li > :last-child")).to_have_text(list(names), timeout=DEADLINE_MS)
+
+    def fits_the_window(self) -> bool:
+        """Whether there is nothing to scroll to at the right."""
+        fits: bool = self.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+        return fits
+
+    def leave(self) -> None:
+        self._context.close()
