@@ -120,7 +120,10 @@ def _switch_to_wal(connection: sqlite3.Connection) -> None:
     while True:
         try:
             # An in-memory database answers "memory" and stays what it is.
-            if connection.execute("PRAGMA journal_mode").fetchone()[0] in ("wal", "memory"):
+            if connection.execute("PRAGMA journal_mode").fetchone()[0] in (
+                "wal",
+                "memory",
+            ):
                 return
             connection.execute("PRAGMA journal_mode=WAL")
             return

@@ -146,7 +146,8 @@ class Inbox:
         if listen:
             # What was sent before senders knew of this listener woke nobody, so it is looked for afterwards.
             self._outbox.post(
-                lambda transaction: transaction.store.listen(channel, self._client), lambda _: self.pull()
+                lambda transaction: transaction.store.listen(channel, self._client),
+                lambda _: self.pull(),
             )
         return waiter
 
@@ -370,7 +371,10 @@ class Inbox:
     def _released(self, channel: str, surplus: list[Entry], write: Write[None]) -> None:
         if write.error is not None:
             # They stay here, for the next receiver in this process.
-            self._reports.failed(f"putting {len(surplus)} messages back into channel {channel!r}", write.error)
+            self._reports.failed(
+                f"putting {len(surplus)} messages back into channel {channel!r}",
+                write.error,
+            )
             with self._lock:
                 box = self._boxes.open(channel)
                 box.entries.extendleft(surplus)
@@ -434,6 +438,11 @@ class Inbox:
             self._consumed = 0
             self._published = self._unread()
             return self._published
+
+    def forget_published(self) -> None:
+        """Note that senders know nothing of what was published."""
+        with self._lock:
+            self._published = Unread(-1, 0, 0)
 
     def unpublished(self) -> bool:
         """Whether senders know less than there is to know."""

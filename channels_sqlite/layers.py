@@ -38,7 +38,10 @@ class SqliteChannelLayer(BaseChannelLayer):
         super().__init__(expiry=self.options.expiry, capacity=self.options.capacity)
         self.channel_capacity = list(self.options.channel_capacity)
         self.group_expiry = self.options.group_expiry
-        self._codec = Codec(max_message_size=self.options.max_message_size, keys=self.options.symmetric_encryption_keys)
+        self._codec = Codec(
+            max_message_size=self.options.max_message_size,
+            keys=self.options.symmetric_encryption_keys,
+        )
         self._process: LayerProcess | None = None
         self._making = threading.Lock()
         self._finalizer: weakref.finalize[..., SqliteChannelLayer] | None = None
@@ -90,7 +93,7 @@ class SqliteChannelLayer(BaseChannelLayer):
     async def _wait(self, process: LayerProcess, channel: str) -> tuple[str, Entry] | None:
         """Wait until `channel` may have a message and take it; None when another receiver was quicker."""
         loop = asyncio.get_running_loop()
-        watch = process.watch(loop)
+        watch = process.watches.of(loop)
         waiter = process.inbox.wait(channel, loop)
         watch.waiting += 1
         try:

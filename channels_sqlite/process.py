@@ -20,16 +20,17 @@ from typing import TypeVar
 from channels_sqlite import forks
 from channels_sqlite.background import BackgroundThread
 from channels_sqlite.connections import Connections
-from channels_sqlite.exceptions import ChannelDatabaseError, LayerClosedError, is_busy, is_harmless
+from channels_sqlite.exceptions import LayerClosedError, is_busy, is_harmless
 from channels_sqlite.housekeeping import Housekeeping
 from channels_sqlite.inbox import Inbox
-from channels_sqlite.loops import call_in, run_in
+from channels_sqlite.loops import call_in
 from channels_sqlite.options import Options
-from channels_sqlite.outbox import Outbox, Transaction, Write
-from channels_sqlite.presence import LockFile, MeetingPlace, machine_id
+from channels_sqlite.outbox import Outbox
+from channels_sqlite.presence import MeetingPlace
+from channels_sqlite.registration import Registration
 from channels_sqlite.reports import Reports
-from channels_sqlite.store import ProcessRow, Store
-from channels_sqlite.wakeup import LoopWatch, Sender, WakeSocket, have_unix_datagrams
+from channels_sqlite.store import Store
+from channels_sqlite.wakeup import LoopWatches, Sender, have_unix_datagrams
 from channels_sqlite.writes import Writes
 
 __all__ = ["LayerProcess"]
@@ -42,12 +43,9 @@ CLIENT_BYTES = 8
 REPLACED_CHECK_S = 1.0
 TICK_S = 1.0
 REOPEN_RETRY_S = 0.5
-IDLE_LISTENER_S = 30.0
 JOIN_S = 5.0
-KNOWN_ADDRESSES = 1000
 COMMITS_PER_CHECK = 256  # 4 MiB of WAL at four pages a commit; see housekeeping.CHECKPOINT_BYTES
 READ_RETRY_S = 0.001
-UNWATCH_S = 1.0
 
 
 class LayerProcess:
@@ -69,7 +67,26 @@ class LayerProcess:
             failed=self._failed,
         )
         self.inbox = Inbox(
-            self.client, options, self.outbox, self.reports, failed=self._failed, publish=self._publish_soon
+            self.client,
+            options,
+            self.outbox,
+            self.reports,
+            failed=self._failed,
+            publish=self._publish_soon,
+        )
+        self.watches = LoopWatches(
+            options.polling_interval,
+            wake_socket=lambda: self._registration.wake_socket,
+            on_wake=self.inbox.pull,
+            on_tick=self._poll,
+        )
+        self._registration = Registration(
+            self.client,
+            inbox=self.inbox,
+            outbox=self.outbox,
+            reports=self.reports,
+            watches=self.watches,
+            submit=self._background.submit,
         )
         self.writes = Writes(self.client, options, self.inbox, self.reports)
         self._connections: Connections | None = None
@@ -80,14 +97,7 @@ class LayerProcess:
         self._reopen_at = 0.0
         self._place: MeetingPlace | None = None
         self._housekeeping: Housekeeping | None = None
-        self._lock_file: LockFile | None = None
-        self._wake_socket: WakeSocket | None = None
         self._sender: Sender | None = None
-        self._addresses: dict[str, str] = {}  # clients to the paths of their wake-up sockets
-        self._watches: dict[asyncio.AbstractEventLoop, LoopWatch] = {}
-        self._watches_lock = threading.Lock()
-        self._registered = False
-        self._publishing = False
         self._commits_seen = -1
         self._commits_checked = 0
         self._sleeping = True  # the background thread waits for a job
@@ -102,7 +112,7 @@ class LayerProcess:
 
     async def ready_to_receive(self) -> None:
         """Make sure that other processes know of this one."""
-        if not (self._registered and self._is_sound()):
+        if not (self._registration.done and self._is_sound()):
             await self._in_background(self._register_in_thread)
 
     def _is_sound(self) -> bool:
@@ -163,17 +173,15 @@ class LayerProcess:
         )
         if self._sender is None and have_unix_datagrams():
             self._sender = Sender()
-        self._addresses.clear()
-        moved = self._place is not None and self._place.folder != place.folder
+        elif self._sender is not None:
+            self._sender.forget()
         self._place = place
         self._use(connections)
         self._broken = False
         self._replaced_checked_at = time.monotonic()
         self._last_sound_at = time.time()
-        if self._registered:
-            if moved:
-                self._leave_place()
-            self._register_in_database(since, same_file=same_file)
+        if self._registration.done:
+            self._registration.enter_again(place, same_file=same_file, since=since)
 
     def _use(self, connections: Connections | None) -> None:
         with self.outbox.execution, self.inbox.reading:
@@ -193,114 +201,19 @@ class LayerProcess:
         self._broken = True
         self.reports.failed("using the database", error)
 
-    # Registration
-
     def _register_in_thread(self) -> None:
         self._open_in_thread()
-        if not self._registered:
-            self._register_in_database(None, same_file=False)
-            self._registered = True
-
-    def _register_in_database(self, since: float | None, *, same_file: bool) -> None:
-        """Enter this process, its memberships and what it listens to.
-
-        Reading starts with the next message, goes on where it was in the same file, and in a file that took the place
-        of another begins with what was sent there since the change: after `since`, in seconds since 1970.
-        """
-        self._take_place()
-        address = "" if self._wake_socket is None else self._wake_socket.address
-        memberships = self.inbox.memberships()
-        listening = self.inbox.listening()
-
-        def enter(transaction: Transaction) -> int:
-            store = transaction.store
-            cursor = self.inbox.unread().cursor
-            if since is None:
-                cursor = transaction.newest
-            elif not same_file or cursor > transaction.newest:
-                cursor = store.newest_id_before(since)
-            row = ProcessRow(self.client, self.pid, machine_id(), address, cursor, 0, 0)
-            store.register(row, transaction.now)
-            for group, channel, expires_at in memberships:
-                joined_id = store.join(
-                    group, self.client, channel, joined_id=cursor, expires_at=expires_at, now=transaction.now
-                )
-                self.inbox.joined(group, channel, joined_id, expires_at)
-            for channel in listening:
-                store.listen(channel, self.client)
-            self.inbox.start(cursor)
-            return cursor
-
-        self.outbox.run_patiently(enter)
-        self.inbox.note_published()
-        self.inbox.pull()
-
-    def _take_place(self) -> None:
-        """Hold the lock file and bind the wake-up socket; anew where something removed them."""
-        if self._place is None:
-            return
-        if self._lock_file is None:
-            self._lock_file = LockFile(self._place.path(f"{self.client}.lock"))
-        self._lock_file.acquire()
-        if self._wake_socket is not None and self._wake_socket.missing():
-            self._drop_wake_socket()
-        if self._wake_socket is None and have_unix_datagrams():
-            try:
-                self._wake_socket = WakeSocket(self._place, self.client)
-            except OSError as error:
-                logger.warning("no wake-up socket (%s); messages are found by polling alone", error)
-
-    def _drop_wake_socket(self) -> None:
-        """Close the socket once no loop watches it: a loop must not keep the number of a closed descriptor."""
-        if self._wake_socket is None:
-            return
-        dropped, self._wake_socket = self._wake_socket, None
-        with self._watches_lock:
-            watches = list(self._watches.values())
-        for watch in watches:
-            run_in(watch.loop, watch.unwatch, UNWATCH_S)
-        dropped.close()
-
-    def _leave_place(self) -> None:
-        self._drop_wake_socket()
-        if self._lock_file is not None:
-            self._lock_file.release()
-            self._lock_file = None
-
-    def _publish_soon(self) -> None:
-        """Tell senders how far this process has read."""
-        if self._publishing or not self._registered:
-            return
-        self._publishing = True
-        self.outbox.post(self._publish, self._published)
-
-    def _publish(self, transaction: Transaction) -> bool:
-        cursor, held, channels = self.inbox.note_published()
-        return transaction.store.publish(self.client, cursor=cursor, held=held, channels=channels)
-
-    def _published(self, write: Write[bool]) -> None:
-        self._publishing = False
-        if write.error is None and not write.result and self._registered and not self._closed:
-            logger.warning("the registration of client %s was gone; registering again", self.client)
-            self._background.submit(self._register_again_in_thread)
-
-    def _register_again_in_thread(self) -> None:
-        try:
-            self._register_in_database(time.time(), same_file=True)
-        except ChannelDatabaseError as error:
-            self.reports.failed("registering again", error)
+        if not self._registration.done and self._place is not None:
+            self._registration.enter(self._place)
 
     # Waking
 
+    def _publish_soon(self) -> None:
+        self._registration.publish_soon()
+
     def _locate(self, store: Store, wake: set[str]) -> None:
-        """Look up where to wake those clients of whom that is not known yet."""
-        for client in wake:
-            if client not in self._addresses and client != self.client:
-                process = store.process(client)
-                if process is not None and process.address and self._place is not None:
-                    if len(self._addresses) >= KNOWN_ADDRESSES:
-                        self._addresses.clear()
-                    self._addresses[client] = self._place.path(process.address)
+        if self._sender is not None and self._place is not None:
+            self._sender.locate(wake - {self.client}, store, self._place)
 
     def _committed(self, wake: set[str]) -> None:
         """Wake the readers of what was just committed."""
@@ -310,12 +223,8 @@ class LayerProcess:
         if self.outbox.commits - self._commits_checked >= COMMITS_PER_CHECK:
             self._commits_checked = self.outbox.commits
             self._background.submit(self._checkpoint_in_thread)
-        sender = self._sender
-        if sender is not None:
-            for client in wake:
-                path = self._addresses.get(client)
-                if path and not sender.send(path):
-                    self._addresses.pop(client, None)
+        if self._sender is not None:
+            self._sender.wake(wake)
         if self.client in wake:
             self.inbox.pull()
 
@@ -335,27 +244,6 @@ class LayerProcess:
                     self._broken = not is_harmless(error)
                     raise connections.explain(error) from error
             await asyncio.sleep(READ_RETRY_S)
-
-    def watch(self, loop: asyncio.AbstractEventLoop) -> LoopWatch:
-        """Return what watches for wake-ups in `loop`, which runs in this thread."""
-        watch = self._watches.get(loop)
-        if watch is None:
-            watch = LoopWatch(
-                loop,
-                self._options.polling_interval,
-                wake_socket=lambda: self._wake_socket,
-                on_wake=self.inbox.pull,
-                on_tick=self._poll,
-            )
-            self._forget_closed_loops()
-            with self._watches_lock:
-                self._watches[loop] = watch
-        return watch
-
-    def _forget_closed_loops(self) -> None:
-        with self._watches_lock:
-            for loop in [loop for loop in self._watches if loop.is_closed()]:
-                del self._watches[loop]
 
     def _poll(self) -> None:
         """What a loop with receivers does every `polling_interval`."""
@@ -380,23 +268,24 @@ class LayerProcess:
         """Do what is due every second; return when to come back, or None once there is nothing to do."""
         if self._closed or self._housekeeping is None:
             return None
-        self._forget_closed_loops()
+        self.watches.forget_closed()
         self.reports.tell_rest()
         if not self._is_sound():
-            if self._registered:
+            if self._registration.done:
                 self._reopen_in_thread()
                 return TICK_S
             return None
         self.outbox.flush_stale()
         try:
-            if self._registered:
-                self._keep_up_registration()
+            if self._registration.done:
+                self.inbox.sweep()
+                self._registration.keep_up()
             self._housekeeping.run()
         except Exception as error:  # noqa: BLE001  # reported, and tried again at the next tick
             self.reports.failed("housekeeping", error)
         busy = self.outbox.commits != self._commits_seen
         self._commits_seen = self.outbox.commits
-        if busy or self._registered:
+        if busy or self._registration.done:
             return TICK_S
         self._sleeping = True
         return None
@@ -408,28 +297,13 @@ class LayerProcess:
             except Exception as error:  # noqa: BLE001  # reported, and tried again
                 self.reports.failed("a checkpoint", error)
 
-    def _keep_up_registration(self) -> None:
-        self._take_place()
-        self.inbox.sweep()
-        if self.inbox.unpublished():
-            self._publish_soon()
-        for channel in self.inbox.idle_channels(IDLE_LISTENER_S):
-            self._unlisten(channel)
-
-    def _unlisten(self, channel: str) -> None:
-        def apply(transaction: Transaction) -> None:
-            if not self.inbox.listens(channel):  # a receiver may have come since
-                transaction.store.unlisten(channel, self.client)
-
-        self.outbox.run_patiently(apply)
-
     # Closing and forking
 
     async def close(self) -> None:
         """Fail all waiters, leave the database as if this process had never been, end the thread."""
         if self._closed:
             return
-        if self._connections is not None or self._registered:
+        if self._connections is not None or self._registration.done:
             self._background.stopping.set()
             await self._in_background(self._close_in_thread)
             self._background.stop(JOIN_S)
@@ -441,7 +315,7 @@ class LayerProcess:
         """Like `close`, for a layer that was dropped (`wait` is False) and for the end of the interpreter."""
         if self._closed or self.pid != os.getpid():
             return
-        if self._connections is None and not self._registered:
+        if self._connections is None and not self._registration.done:
             self._closed = True
             self._background.stop(None)
             return
@@ -456,19 +330,10 @@ class LayerProcess:
         error = LayerClosedError("the channel layer was closed")
         self.inbox.close(error)
         self.reports.tell_rest()
-        if self._registered and self._connections is not None:
-            cursor = self.inbox.unread().cursor
-            try:
-                self.outbox.run_patiently(lambda transaction: transaction.store.forget(self.client, cursor))
-            except Exception as problem:  # noqa: BLE001  # the sweep of the others does it then
-                logger.info("left to the other processes to clean up after client %s: %s", self.client, problem)
+        self._registration.leave()
         self.outbox.close(error)
-        self._leave_place()
-        with self._watches_lock:
-            watches = list(self._watches.values())
-            self._watches.clear()
-        for watch in watches:
-            call_in(watch.loop, watch.stop)
+        self._registration.leave_place()
+        self.watches.stop()
         if self._sender is not None:
             self._sender.close()
         self._close_connections()
@@ -480,10 +345,7 @@ class LayerProcess:
     def abandon(self) -> None:
         """In a forked child: let go of what is the parent's, without touching it."""
         forks.immortalise(self)
-        if self._lock_file is not None:
-            self._lock_file.abandon()
-        if self._wake_socket is not None:
-            self._wake_socket.abandon()
+        self._registration.abandon()
         self._closed = True
 
 

@@ -12,15 +12,20 @@ import errno
 import logging
 import os
 import socket
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from channels_sqlite.loops import call_in, run_in
 from channels_sqlite.presence import MeetingPlace
+from channels_sqlite.store import Store
 
-__all__ = ["LoopWatch", "Sender", "WakeSocket", "have_unix_datagrams"]
+__all__ = ["LoopWatch", "LoopWatches", "Sender", "WakeSocket", "have_unix_datagrams"]
 
 logger = logging.getLogger(__name__)
 
+KNOWN_PATHS = 1000
+LET_GO_S = 1.0
 LONGEST_SOCKET_PATH_BYTES = 100  # sun_path holds 104 on macOS and 108 on Linux, with a zero at its end
 
 
@@ -69,11 +74,31 @@ class WakeSocket:
 
 
 class Sender:
-    """Sends the bytes. `send` may be called by any thread, and never blocks."""
+    """Sends the bytes. May be called by any thread, and never blocks."""
 
     def __init__(self) -> None:
+        self._paths: dict[str, str] = {}  # of the clients that were woken lately
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
+
+    def locate(self, clients: set[str], store: Store, place: MeetingPlace) -> None:
+        """Look up in the database where those clients are of whom that is not known yet."""
+        for client in clients:
+            if client not in self._paths and (process := store.process(client)) is not None and process.address:
+                if len(self._paths) >= KNOWN_PATHS:
+                    self._paths.clear()
+                self._paths[client] = place.path(process.address)
+
+    def forget(self) -> None:
+        """Look all clients up again: the database is another one."""
+        self._paths.clear()
+
+    def wake(self, clients: set[str]) -> None:
+        """Wake those clients whose place is known; polling delivers to the others."""
+        for client in clients:
+            path = self._paths.get(client)
+            if path is not None and not self.send(path):
+                self._paths.pop(client, None)
 
     def send(self, path: str) -> bool:
         """Wake the reader at `path`; return False when the kernel says that nobody is there."""
@@ -166,3 +191,59 @@ class LoopWatch:
             return
         wake.drain()
         self._on_wake()
+
+
+class LoopWatches:
+    """The watches of all event loops that have receivers. May be called by any thread."""
+
+    def __init__(
+        self,
+        interval_s: float,
+        *,
+        wake_socket: Callable[[], WakeSocket | None],
+        on_wake: Callable[[], None],
+        on_tick: Callable[[], None],
+    ) -> None:
+        self._interval_s = interval_s
+        self._wake_socket = wake_socket
+        self._on_wake = on_wake
+        self._on_tick = on_tick
+        self._watches: dict[asyncio.AbstractEventLoop, LoopWatch] = {}
+        self._lock = threading.Lock()
+
+    def of(self, loop: asyncio.AbstractEventLoop) -> LoopWatch:
+        """Return the watch of `loop`, which runs in this thread."""
+        watch = self._watches.get(loop)
+        if watch is None:
+            watch = LoopWatch(
+                loop,
+                self._interval_s,
+                wake_socket=self._wake_socket,
+                on_wake=self._on_wake,
+                on_tick=self._on_tick,
+            )
+            self.forget_closed()
+            with self._lock:
+                self._watches[loop] = watch
+        return watch
+
+    def forget_closed(self) -> None:
+        """Keep nothing of loops that are closed."""
+        with self._lock:
+            for loop in [loop for loop in self._watches if loop.is_closed()]:
+                del self._watches[loop]
+
+    def let_go(self) -> None:
+        """Have every loop let go of the wake-up socket, and wait for that. Not to be called on a loop."""
+        with self._lock:
+            watches = list(self._watches.values())
+        for watch in watches:
+            run_in(watch.loop, watch.unwatch, LET_GO_S)
+
+    def stop(self) -> None:
+        """End watching in every loop."""
+        with self._lock:
+            watches = list(self._watches.values())
+            self._watches.clear()
+        for watch in watches:
+            call_in(watch.loop, watch.stop)
