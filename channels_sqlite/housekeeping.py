@@ -36,7 +36,7 @@ CHECKPOINT_BYTES = 16 * 1024 * 1024
 CHECKPOINT_IDLE_S = 5.0
 FRESH_WAL_BYTES = 16384  # more than what a checkpoint itself leaves
 CHECKPOINT_BUSY_MS = 100
-ORPHANS_EVERY_S = 60.0
+ORPHANS_EVERY_S = 5.0
 
 
 class Housekeeping:
@@ -93,11 +93,24 @@ class Housekeeping:
                 transaction.store.forget(client, cursor)
 
             self._outbox.run_patiently(forget)
+            remove_traces(process, self._place)
             self._reports.dead(client, process.pid)
         now = time.monotonic()
         if now >= self._orphans_at:
             self._orphans_at = now + ORPHANS_EVERY_S
+            self._forget_strangers()
             remove_orphans(self._place, {process.client for process in processes} | {self._client})
+
+    def _forget_strangers(self) -> None:
+        """Delete memberships of clients that are not registered, as when one is added for a process already dead."""
+        strangers = self._store.strangers()
+        if strangers:
+
+            def forget(transaction: Transaction) -> None:
+                for client in transaction.store.strangers():
+                    transaction.store.forget(client, transaction.newest)
+
+            self._outbox.run_patiently(forget)
 
     # Rows
 

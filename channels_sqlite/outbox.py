@@ -178,10 +178,14 @@ class Outbox:
         else:
             self._enqueue(write, None, at_once=sound)
 
-    def run_patiently(self, apply: Callable[[Transaction], T]) -> T:
-        """Run `apply` in a transaction of its own, on the background thread, waiting for the write lock."""
+    def run_patiently(self, apply: Callable[[Transaction], T], patience_s: float | None = None) -> T:
+        """Run `apply` in a transaction of its own, on the background thread, waiting for the write lock.
+
+        It waits for `patience_s` seconds, also while the layer is closed; None: for the database's time-out, at most
+        until the layer is closed.
+        """
         write = Write(apply)
-        self._patiently([cast("AnyWrite", write)])
+        self._patiently([cast("AnyWrite", write)], patience_s)
         return write.outcome()
 
     def flush_stale(self) -> None:
@@ -316,8 +320,8 @@ class Outbox:
                 self._patiently(batch)
             self._finish(batch)
 
-    def _patiently(self, batch: list[AnyWrite]) -> None:
-        """Commit `batch`, trying again while the write lock is taken, each write until its deadline."""
+    def _patiently(self, batch: list[AnyWrite], patience_s: float | None = None) -> None:
+        """Commit `batch`, trying again while the write lock is taken, each write for `patience_s` from its call."""
         left = batch
         retry_s = FIRST_RETRY_S
         while True:
@@ -329,7 +333,7 @@ class Outbox:
                     return
                 left = self._attempt(connections.patient, connections, left, wake)
             self._committed(wake)
-            submitted_before = time.monotonic() - connections.busy_timeout_s
+            submitted_before = time.monotonic() - (patience_s or connections.busy_timeout_s)
             late = [write for write in left if write.submitted_at <= submitted_before]
             if late:
                 _fail(
@@ -342,7 +346,9 @@ class Outbox:
             left = [write for write in left if write not in late and not write.withdrawn]
             if not left:
                 return
-            if self._background.stopping.wait(retry_s):
+            if patience_s is not None:
+                time.sleep(retry_s)
+            elif self._background.stopping.wait(retry_s):
                 _fail(
                     left,
                     LayerClosedError("the channel layer was closed before this could be written"),

@@ -23,7 +23,7 @@ try:
 except ImportError:  # Windows: nobody can be proven dead there, memberships end by group_expiry
     fcntl = None
 
-__all__ = ["HousekeepingLock", "LockFile", "MeetingPlace", "is_dead", "machine_id"]
+__all__ = ["HousekeepingLock", "LockFile", "MeetingPlace", "is_dead", "machine_id", "remove_orphans", "remove_traces"]
 
 logger = logging.getLogger(__name__)
 
@@ -146,7 +146,7 @@ class HousekeepingLock:
 
 
 def is_dead(process: ProcessRow, place: MeetingPlace) -> bool:
-    """Whether the kernel shows that a registered process is no more; removes what it left in the folder if so."""
+    """Whether the kernel shows that a registered process is no more. Its lock file stays, to show it again."""
     if fcntl is None:
         return False
     lock_path = place.path(f"{process.client}.lock")
@@ -158,13 +158,20 @@ def is_dead(process: ProcessRow, place: MeetingPlace) -> bool:
         return False
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        _unlink(lock_path)
-        _unlink(place.path(process.address))
     except OSError:
         return False
     finally:
         os.close(fd)
     return True
+
+
+def remove_traces(process: ProcessRow, place: MeetingPlace) -> None:
+    """Remove what a dead process left in the folder, once nothing is left in the database."""
+    for path in (place.path(f"{process.client}.lock"), place.path(process.address)):
+        try:
+            _unlink(path)
+        except OSError as error:  # another user's, or no address
+            logger.debug("left behind: %s", error)
 
 
 def _is_gone(process: ProcessRow) -> bool:

@@ -23,6 +23,7 @@ __all__ = ["Registration"]
 logger = logging.getLogger(__name__)
 
 IDLE_LISTENER_S = 30.0
+LEAVE_PATIENCE_S = 3.0
 
 
 class Registration:

@@ -204,6 +204,13 @@ PROCESS = """
 """
 PROCESSES = "SELECT client, pid, machine, address, cursor, held, channels FROM channels_sqlite_process"
 
+# Clients with members or listeners and without a registration, which comes first. Scans two indexes on client.
+STRANGERS = """
+    SELECT client FROM (
+        SELECT client FROM channels_sqlite_membership UNION SELECT client FROM channels_sqlite_listener
+    ) WHERE client <> '' AND client NOT IN (SELECT client FROM channels_sqlite_process)
+"""
+
 # Parameters: client, cursor. What a dead reader had not read: a range of the primary key from its cursor on.
 FORGET_UNREAD = "DELETE FROM channels_sqlite_message WHERE id > ?2 AND kind IN (1, 3) AND client = ?1"
 # Parameters: client.
@@ -455,6 +462,10 @@ class Store:
     def processes(self) -> list[ProcessRow]:
         """Return all registered readers, of every prefix in this database."""
         return [ProcessRow(*row) for row in self._execute(PROCESSES)]
+
+    def strangers(self) -> list[str]:
+        """Return the clients that have members or listeners and are not registered."""
+        return [client for (client,) in self._execute(STRANGERS)]
 
     def forget(self, client: str, cursor: int) -> None:
         """Delete a reader that is no more: memberships, unread messages, registration."""
