@@ -51,11 +51,7 @@ class BackgroundThread:
             return
         thread.join(timeout_s)
         if thread.is_alive():
-            logger.warning(
-                "thread %r did not stop within %.1f s; it may wait for a disk",
-                self._name,
-                timeout_s,
-            )
+            logger.warning("thread %r did not stop within %.1f s; it may wait for a disk", self._name, timeout_s)
 
     def _run(self) -> None:
         due: float | None = None

@@ -11,6 +11,7 @@ import re
 import sqlite3
 import time
 from dataclasses import dataclass
+from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
@@ -66,12 +67,7 @@ class Database:
                 f"channels_sqlite needs SQLite {'.'.join(map(str, OLDEST_SQLITE))} or newer; this Python has "
                 f"{sqlite3.sqlite_version}"
             )
-        wrapper = connections.create_connection(self.alias)
-        if not isinstance(wrapper, DatabaseWrapper):
-            raise ImproperlyConfigured(
-                f"a channel layer uses DATABASES[{self.alias!r}], whose ENGINE is {self.settings['ENGINE']!r}; it must "
-                f'be "django.db.backends.sqlite3"'
-            )
+        wrapper = self._wrapper()
         name = self.name
         if name in ("", ":memory:"):
             raise ImproperlyConfigured(
@@ -85,18 +81,40 @@ class Database:
             )
         params = wrapper.get_connection_params()
         params["detect_types"] = 0  # the layer's columns need no converters
+        opened: list[sqlite3.Connection] = []
+        factory = params.get("factory", sqlite3.Connection)
+
+        def remember(*args: Any, **kwargs: Any) -> sqlite3.Connection:  # Any: what sqlite3.connect passes on
+            connection: sqlite3.Connection = factory(*args, **kwargs)
+            opened.append(connection)
+            return connection
+
+        params["factory"] = remember  # Django forgets a connection whose init_command fails
         try:
             connection: sqlite3.Connection = wrapper.get_new_connection(params)
-        except sqlite3.Error as error:
-            raise explain(error, name, self.alias) from error
-        try:
             self._tune(connection)
         except BaseException as error:
-            connection.close()
+            for connection in opened:
+                connection.close()
             if isinstance(error, sqlite3.Error):
                 raise explain(error, name, self.alias) from error
             raise
         return connection
+
+    def _wrapper(self) -> DatabaseWrapper:
+        engine = self.settings["ENGINE"]
+        reason: ImproperlyConfigured | None = None
+        try:
+            wrapper = connections.create_connection(self.alias)
+        except ImproperlyConfigured as error:  # another engine, whose driver is not even installed
+            reason = error
+        else:
+            if isinstance(wrapper, DatabaseWrapper):
+                return wrapper
+        raise ImproperlyConfigured(
+            f"a channel layer uses DATABASES[{self.alias!r}], whose ENGINE is {engine!r}; it must be "
+            f'"django.db.backends.sqlite3"'
+        ) from reason
 
     def _tune(self, connection: sqlite3.Connection) -> None:
         connection.isolation_level = None  # autocommit; transactions are opened by hand
@@ -120,10 +138,7 @@ def _switch_to_wal(connection: sqlite3.Connection) -> None:
     while True:
         try:
             # An in-memory database answers "memory" and stays what it is.
-            if connection.execute("PRAGMA journal_mode").fetchone()[0] in (
-                "wal",
-                "memory",
-            ):
+            if connection.execute("PRAGMA journal_mode").fetchone()[0] in ("wal", "memory"):
                 return
             connection.execute("PRAGMA journal_mode=WAL")
             return

@@ -47,10 +47,7 @@ def layer_aliases() -> list[str]:
     for entry in getattr(settings, "CHANNEL_LAYERS", {}).values():
         try:
             backend = import_string(entry["BACKEND"])
-        except (
-            ImportError,
-            KeyError,
-        ):  # Channels itself reports these when that layer is used
+        except (ImportError, KeyError):  # Channels itself reports these when that layer is used
             continue
         if isinstance(backend, type) and issubclass(backend, SqliteChannelLayer):
             alias = entry.get("CONFIG", {}).get("database", Options.database)

@@ -41,10 +41,7 @@ def _primary_code(error: sqlite3.Error) -> int | None:
     if code is not None:
         return code & 0xFF
     text = str(error)
-    return next(
-        (known for start, known in _CODE_OF_TEXT.items() if text.startswith(start)),
-        None,
-    )
+    return next((known for start, known in _CODE_OF_TEXT.items() if text.startswith(start)), None)
 
 
 def is_busy(error: sqlite3.Error) -> bool:

@@ -17,12 +17,7 @@ from channels_sqlite.connections import Connections
 from channels_sqlite.exceptions import is_busy
 from channels_sqlite.options import Options
 from channels_sqlite.outbox import Outbox, Transaction
-from channels_sqlite.presence import (
-    HousekeepingLock,
-    MeetingPlace,
-    is_dead,
-    remove_orphans,
-)
+from channels_sqlite.presence import HousekeepingLock, MeetingPlace, is_dead, remove_orphans, remove_traces
 from channels_sqlite.reports import Reports
 from channels_sqlite.store import Kind, Store
 
@@ -119,9 +114,7 @@ class Housekeeping:
         self._in_batches(self._store.expired_memberships, Store.delete_memberships)
 
     def _in_batches(
-        self,
-        find: Callable[[float, int], list[int]],
-        change: Callable[[Store, Sequence[int]], None],
+        self, find: Callable[[float, int], list[int]], change: Callable[[Store, Sequence[int]], None]
     ) -> None:
         """Find without a lock, change in short transactions, until there is no more or the round's time is up."""
         ends = time.monotonic() + ROUND_S

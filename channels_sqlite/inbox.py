@@ -146,8 +146,7 @@ class Inbox:
         if listen:
             # What was sent before senders knew of this listener woke nobody, so it is looked for afterwards.
             self._outbox.post(
-                lambda transaction: transaction.store.listen(channel, self._client),
-                lambda _: self.pull(),
+                lambda transaction: transaction.store.listen(channel, self._client), lambda _: self.pull()
             )
         return waiter
 
@@ -371,10 +370,7 @@ class Inbox:
     def _released(self, channel: str, surplus: list[Entry], write: Write[None]) -> None:
         if write.error is not None:
             # They stay here, for the next receiver in this process.
-            self._reports.failed(
-                f"putting {len(surplus)} messages back into channel {channel!r}",
-                write.error,
-            )
+            self._reports.failed(f"putting {len(surplus)} messages back into channel {channel!r}", write.error)
             with self._lock:
                 box = self._boxes.open(channel)
                 box.entries.extendleft(surplus)

@@ -38,10 +38,7 @@ class SqliteChannelLayer(BaseChannelLayer):
         super().__init__(expiry=self.options.expiry, capacity=self.options.capacity)
         self.channel_capacity = list(self.options.channel_capacity)
         self.group_expiry = self.options.group_expiry
-        self._codec = Codec(
-            max_message_size=self.options.max_message_size,
-            keys=self.options.symmetric_encryption_keys,
-        )
+        self._codec = Codec(max_message_size=self.options.max_message_size, keys=self.options.symmetric_encryption_keys)
         self._process: LayerProcess | None = None
         self._making = threading.Lock()
         self._finalizer: weakref.finalize[..., SqliteChannelLayer] | None = None

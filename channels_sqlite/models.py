@@ -31,15 +31,8 @@ class Message(models.Model):
     prefix = models.CharField(max_length=100)
     kind = models.SmallIntegerField(choices=Kind.choices)
     state = models.SmallIntegerField(choices=State.choices)
-    queue = models.CharField(
-        max_length=100,
-        help_text="channel, process-specific channel up to its !, or group",
-    )
-    local = models.CharField(
-        max_length=100,
-        null=True,
-        help_text="what follows the ! of a process-specific channel",
-    )
+    queue = models.CharField(max_length=100, help_text="channel, process-specific channel up to its !, or group")
+    local = models.CharField(max_length=100, null=True, help_text="what follows the ! of a process-specific channel")
     client = models.CharField(max_length=100, null=True, help_text="the process that the row is for")
     created_at = models.FloatField(help_text="seconds since 1970")
     expires_at = models.FloatField(help_text="seconds since 1970")
@@ -49,15 +42,11 @@ class Message(models.Model):
         indexes = (
             # What waits on a normal channel, in order, with the expiry at hand: counted without reading rows.
             models.Index(
-                fields=["prefix", "queue", "id", "expires_at"],
-                condition=Q(state=0),
-                name="channels_sqlite_waiting",
+                fields=["prefix", "queue", "id", "expires_at"], condition=Q(state=0), name="channels_sqlite_waiting"
             ),
             # What was sent to a process, in order: counted from its cursor on.
             models.Index(
-                fields=["prefix", "queue", "id", "expires_at"],
-                condition=Q(kind=1),
-                name="channels_sqlite_addressed",
+                fields=["prefix", "queue", "id", "expires_at"], condition=Q(kind=1), name="channels_sqlite_addressed"
             ),
         )
 
@@ -76,8 +65,7 @@ class Membership(models.Model):
     class Meta:
         constraints = (
             models.UniqueConstraint(
-                fields=["prefix", "group_name", "client", "channel"],
-                name="channels_sqlite_member",
+                fields=["prefix", "group_name", "client", "channel"], name="channels_sqlite_member"
             ),
         )
         indexes = (models.Index(fields=["client"], name="channels_sqlite_membership_of"),)
@@ -89,10 +77,7 @@ class Process(models.Model):
     client = models.CharField(max_length=100, primary_key=True)
     prefix = models.CharField(max_length=100)
     pid = models.IntegerField()
-    machine = models.CharField(
-        max_length=200,
-        help_text="boot and process namespace in which pid has a meaning",
-    )
+    machine = models.CharField(max_length=200, help_text="boot and process namespace in which pid has a meaning")
     address = models.CharField(max_length=1000, help_text="wake-up socket, relative to the database's folder")
     cursor = models.BigIntegerField(help_text="id of the last message that it has read from the log")
     held = models.IntegerField(help_text="messages read from the log and not yet received")

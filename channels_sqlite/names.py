@@ -9,14 +9,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = [
-    "MAX_NAME_LENGTH",
-    "client_of",
-    "queue_of",
-    "require_channel_name",
-    "require_group_name",
-    "split",
-]
+__all__ = ["MAX_NAME_LENGTH", "client_of", "queue_of", "require_channel_name", "require_group_name", "split"]
 
 MAX_NAME_LENGTH = 100
 

@@ -22,13 +22,7 @@ from typing import Generic, TypeVar, cast
 
 from channels_sqlite.background import BackgroundThread
 from channels_sqlite.connections import Connections, OpenConnection
-from channels_sqlite.exceptions import (
-    WHO_HOLDS_THE_LOCK,
-    ChannelDatabaseError,
-    LayerClosedError,
-    is_busy,
-    is_harmless,
-)
+from channels_sqlite.exceptions import WHO_HOLDS_THE_LOCK, ChannelDatabaseError, LayerClosedError, is_busy, is_harmless
 from channels_sqlite.loops import call_in
 from channels_sqlite.reports import Reports
 from channels_sqlite.store import Store
@@ -44,10 +38,7 @@ INLINE_WRITES = 200  # writes in one transaction on a loop: 1.5 ms
 PATIENT_WRITES = 1000
 SLOW_COMMIT_S = 0.01
 SLOW_REST_S = 0.25
-FIRST_RETRY_S, LAST_RETRY_S = (
-    0.001,
-    0.005,
-)  # SQLite's own busy handler sleeps up to 0.1 s
+FIRST_RETRY_S, LAST_RETRY_S = (0.001, 0.005)  # SQLite's own busy handler sleeps up to 0.1 s
 FLUSH_RETRY_S = 0.001
 
 
@@ -73,17 +64,7 @@ class Transaction:
 class Write(Generic[T]):
     """One write on its way. `done` is called once, on any thread, when `result` or `error` stands."""
 
-    __slots__ = (
-        "apply",
-        "done",
-        "error",
-        "future",
-        "loop",
-        "result",
-        "size_bytes",
-        "submitted_at",
-        "withdrawn",
-    )
+    __slots__ = ("apply", "done", "error", "future", "loop", "result", "size_bytes", "submitted_at", "withdrawn")
 
     def __init__(self, apply: Callable[[Transaction], T], size_bytes: int = 0) -> None:
         self.apply = apply
@@ -349,21 +330,14 @@ class Outbox:
             if patience_s is not None:
                 time.sleep(retry_s)
             elif self._background.stopping.wait(retry_s):
-                _fail(
-                    left,
-                    LayerClosedError("the channel layer was closed before this could be written"),
-                )
+                _fail(left, LayerClosedError("the channel layer was closed before this could be written"))
                 return
             retry_s = min(retry_s * 2, LAST_RETRY_S)
 
     # A transaction
 
     def _attempt(
-        self,
-        connection: OpenConnection,
-        connections: Connections,
-        batch: list[AnyWrite],
-        wake: set[str],
+        self, connection: OpenConnection, connections: Connections, batch: list[AnyWrite], wake: set[str]
     ) -> list[AnyWrite]:
         """Run `batch` in one transaction; return what could not be done because the database is locked.
 

@@ -67,12 +67,7 @@ class LayerProcess:
             failed=self._failed,
         )
         self.inbox = Inbox(
-            self.client,
-            options,
-            self.outbox,
-            self.reports,
-            failed=self._failed,
-            publish=self._publish_soon,
+            self.client, options, self.outbox, self.reports, failed=self._failed, publish=self._publish_soon
         )
         self.watches = LoopWatches(
             options.polling_interval,
@@ -164,12 +159,7 @@ class LayerProcess:
             self.writes.forget_counts()
         place = MeetingPlace(connections.path)
         self._housekeeping = Housekeeping(
-            self.client,
-            self._options,
-            connections=connections,
-            place=place,
-            outbox=self.outbox,
-            reports=self.reports,
+            self.client, self._options, connections=connections, place=place, outbox=self.outbox, reports=self.reports
         )
         if self._sender is None and have_unix_datagrams():
             self._sender = Sender()

@@ -83,25 +83,12 @@ class Registration:
             store = transaction.store
             cursor = cursor_in(transaction)
             store.register(
-                ProcessRow(
-                    self._client,
-                    os.getpid(),
-                    machine_id(),
-                    address,
-                    cursor,
-                    held=0,
-                    channels=0,
-                ),
+                ProcessRow(self._client, os.getpid(), machine_id(), address, cursor, held=0, channels=0),
                 transaction.now,
             )
             for group, channel, expires_at in memberships:
                 joined_id = store.join(
-                    group,
-                    self._client,
-                    channel,
-                    joined_id=cursor,
-                    expires_at=expires_at,
-                    now=transaction.now,
+                    group, self._client, channel, joined_id=cursor, expires_at=expires_at, now=transaction.now
                 )
                 self._inbox.joined(group, channel, joined_id, expires_at)
             for channel in listening:
@@ -166,10 +153,7 @@ class Registration:
         if write.error is not None:
             self._inbox.forget_published()
         elif not write.result and self.done:
-            logger.warning(
-                "the registration of client %s was gone; registering again",
-                self._client,
-            )
+            logger.warning("the registration of client %s was gone; registering again", self._client)
             self._submit(self._again)
 
     def _again(self) -> None:
@@ -202,13 +186,15 @@ class Registration:
             self.done = False
             cursor = self._inbox.unread().cursor
             try:
-                self._outbox.run_patiently(lambda transaction: transaction.store.forget(self._client, cursor))
-            except Exception as error:  # noqa: BLE001  # the sweep of the others does it then
-                logger.info(
-                    "left to the other processes to clean up after client %s: %s",
-                    self._client,
-                    error,
+                self._outbox.run_patiently(
+                    lambda transaction: transaction.store.forget(self._client, cursor), LEAVE_PATIENCE_S
                 )
+            except Exception as error:  # noqa: BLE001  # the sweep of the others does it then
+                logger.info("left to the other processes to clean up after client %s: %s", self._client, error)
+                self._drop_wake_socket()
+                if self._lock_file is not None:
+                    self._lock_file.abandon()  # unlocked, it shows them that nobody is there
+                    self._lock_file = None
 
     def abandon(self) -> None:
         """In a forked child: let go of what is the parent's, without touching it."""

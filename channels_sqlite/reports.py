@@ -98,10 +98,7 @@ class Reports:
         self._tell(
             "undecodable",
             lambda times: logger.error(
-                "message row %d was skipped: %s (%d skipped since the last line)",
-                row_id,
-                error,
-                times,
+                "message row %d was skipped: %s (%d skipped since the last line)", row_id, error, times
             ),
         )
 
@@ -124,10 +121,7 @@ class Reports:
         self._tell(
             f"failed {what}",
             lambda times: logger.error(
-                "%s failed and is tried again: %s (%d times since the last line)",
-                what,
-                error,
-                times,
+                "%s failed and is tried again: %s (%d times since the last line)", what, error, times
             ),
         )
 
@@ -144,8 +138,4 @@ class Reports:
 
     def dead(self, client: str, pid: int) -> None:
         """A dead process was cleaned up after."""
-        logger.info(
-            "process %d (client %s) is dead; its memberships and unread messages were removed",
-            pid,
-            client,
-        )
+        logger.info("process %d (client %s) is dead; its memberships and unread messages were removed", pid, client)

@@ -325,17 +325,7 @@ class Store:
     ) -> int:
         """Append a row and return its id."""
         state = 0 if kind is Kind.NORMAL else 2
-        values = (
-            self._prefix,
-            kind,
-            state,
-            queue,
-            local,
-            client,
-            created_at,
-            expires_at,
-            payload,
-        )
+        values = (self._prefix, kind, state, queue, local, client, created_at, expires_at, payload)
         row_id = self._execute(INSERT_MESSAGE, values).lastrowid
         return row_id or 0
 
@@ -369,14 +359,7 @@ class Store:
         statement = CLAIM_AND_DELETE if delete else CLAIM
         return sorted(self._execute(statement, (self._prefix, channel, now, limit)).fetchall())
 
-    def unclaim(
-        self,
-        channel: str,
-        rows: Sequence[tuple[int, float, bytes]],
-        *,
-        now: float,
-        deleted: bool,
-    ) -> None:
+    def unclaim(self, channel: str, rows: Sequence[tuple[int, float, bytes]], *, now: float, deleted: bool) -> None:
         """Put claimed messages back into their places."""
         self._execute(SKIP_IDS, (len(rows),))
         for row_id, expires_at, payload in rows:
@@ -388,14 +371,7 @@ class Store:
     # Groups
 
     def join(
-        self,
-        group: str,
-        client: str,
-        channel: str,
-        *,
-        joined_id: int,
-        expires_at: float | None,
-        now: float,
+        self, group: str, client: str, channel: str, *, joined_id: int, expires_at: float | None, now: float
     ) -> int:
         """Add or renew a membership; return the id of the last message that is too old for it."""
         values = (self._prefix, group, client, channel, joined_id, expires_at, now)

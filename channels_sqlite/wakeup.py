@@ -216,11 +216,7 @@ class LoopWatches:
         watch = self._watches.get(loop)
         if watch is None:
             watch = LoopWatch(
-                loop,
-                self._interval_s,
-                wake_socket=self._wake_socket,
-                on_wake=self._on_wake,
-                on_tick=self._on_tick,
+                loop, self._interval_s, wake_socket=self._wake_socket, on_wake=self._on_wake, on_tick=self._on_tick
             )
             self.forget_closed()
             with self._lock:

@@ -102,13 +102,7 @@ class Writes:
         else:
             client = names.client_of(channel)
             transaction.newest = store.insert(
-                Kind.SPECIFIC,
-                queue,
-                payload,
-                local=local,
-                client=client,
-                created_at=now,
-                expires_at=expires_at,
+                Kind.SPECIFIC, queue, payload, local=local, client=client, created_at=now, expires_at=expires_at
             )
             transaction.wake.add(client)
 
@@ -148,15 +142,7 @@ class Writes:
             unread += transaction.store.count_addressed(queue, after=cursor, now=transaction.now, limit=limit - held)
         self._judge(transaction, channel, unread, capacity=capacity, channels=channels)
 
-    def _judge(
-        self,
-        transaction: Transaction,
-        channel: str,
-        unread: int,
-        *,
-        capacity: int,
-        channels: int,
-    ) -> None:
+    def _judge(self, transaction: Transaction, channel: str, unread: int, *, capacity: int, channels: int) -> None:
         key = names.queue_of(channel)
         limit = capacity * channels
         if unread >= limit:
@@ -180,12 +166,7 @@ class Writes:
             expires_at = None if expiry is None else transaction.now + expiry
             client = names.client_of(channel)
             joined_id = transaction.store.join(
-                group,
-                client,
-                channel,
-                joined_id=transaction.newest,
-                expires_at=expires_at,
-                now=transaction.now,
+                group, client, channel, joined_id=transaction.newest, expires_at=expires_at, now=transaction.now
             )
             if client == self._client:
                 transaction.undo.append(self._inbox.joined(group, channel, joined_id, expires_at))
@@ -224,11 +205,5 @@ class Writes:
         store = transaction.store
         store.flush()
         self.forget_counts()
-        store.insert(
-            Kind.FLUSH,
-            "",
-            b"",
-            created_at=transaction.now,
-            expires_at=transaction.now + self._options.expiry,
-        )
+        store.insert(Kind.FLUSH, "", b"", created_at=transaction.now, expires_at=transaction.now + self._options.expiry)
         transaction.wake.update(process.client for process in store.processes())

@@ -12,38 +12,20 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="Process",
             fields=[
-                (
-                    "client",
-                    models.CharField(max_length=100, primary_key=True, serialize=False),
-                ),
+                ("client", models.CharField(max_length=100, primary_key=True, serialize=False)),
                 ("prefix", models.CharField(max_length=100)),
                 ("pid", models.IntegerField()),
                 (
                     "machine",
-                    models.CharField(
-                        help_text="boot and process namespace in which pid has a meaning",
-                        max_length=200,
-                    ),
+                    models.CharField(help_text="boot and process namespace in which pid has a meaning", max_length=200),
                 ),
                 (
                     "address",
-                    models.CharField(
-                        help_text="wake-up socket, relative to the database's folder",
-                        max_length=1000,
-                    ),
+                    models.CharField(help_text="wake-up socket, relative to the database's folder", max_length=1000),
                 ),
-                (
-                    "cursor",
-                    models.BigIntegerField(help_text="id of the last message that it has read from the log"),
-                ),
-                (
-                    "held",
-                    models.IntegerField(help_text="messages read from the log and not yet received"),
-                ),
-                (
-                    "channels",
-                    models.IntegerField(help_text="process-specific channels with a receive() waiting"),
-                ),
+                ("cursor", models.BigIntegerField(help_text="id of the last message that it has read from the log")),
+                ("held", models.IntegerField(help_text="messages read from the log and not yet received")),
+                ("channels", models.IntegerField(help_text="process-specific channels with a receive() waiting")),
                 ("started_at", models.FloatField(help_text="seconds since 1970")),
             ],
         ),
@@ -57,11 +39,8 @@ class Migration(migrations.Migration):
             ],
             options={
                 "constraints": [
-                    models.UniqueConstraint(
-                        fields=("prefix", "channel", "client"),
-                        name="channels_sqlite_listener",
-                    )
-                ],
+                    models.UniqueConstraint(fields=("prefix", "channel", "client"), name="channels_sqlite_listener")
+                ]
             },
         ),
         migrations.CreateModel(
@@ -76,20 +55,13 @@ class Migration(migrations.Migration):
                     "joined_id",
                     models.BigIntegerField(help_text="id of the last message that is too old for this member"),
                 ),
-                (
-                    "expires_at",
-                    models.FloatField(
-                        help_text="seconds since 1970, or null: until discarded",
-                        null=True,
-                    ),
-                ),
+                ("expires_at", models.FloatField(help_text="seconds since 1970, or null: until discarded", null=True)),
             ],
             options={
                 "indexes": [models.Index(fields=["client"], name="channels_sqlite_membership_of")],
                 "constraints": [
                     models.UniqueConstraint(
-                        fields=("prefix", "group_name", "client", "channel"),
-                        name="channels_sqlite_member",
+                        fields=("prefix", "group_name", "client", "channel"), name="channels_sqlite_member"
                     )
                 ],
             },
@@ -111,33 +83,20 @@ class Migration(migrations.Migration):
                         ]
                     ),
                 ),
-                (
-                    "state",
-                    models.SmallIntegerField(choices=[(0, "waiting"), (1, "taken"), (2, "logged")]),
-                ),
+                ("state", models.SmallIntegerField(choices=[(0, "waiting"), (1, "taken"), (2, "logged")])),
                 (
                     "queue",
                     models.CharField(
-                        help_text="channel, process-specific channel up to its !, or group",
-                        max_length=100,
+                        help_text="channel, process-specific channel up to its !, or group", max_length=100
                     ),
                 ),
                 (
                     "local",
                     models.CharField(
-                        help_text="what follows the ! of a process-specific channel",
-                        max_length=100,
-                        null=True,
+                        help_text="what follows the ! of a process-specific channel", max_length=100, null=True
                     ),
                 ),
-                (
-                    "client",
-                    models.CharField(
-                        help_text="the process that the row is for",
-                        max_length=100,
-                        null=True,
-                    ),
-                ),
+                ("client", models.CharField(help_text="the process that the row is for", max_length=100, null=True)),
                 ("created_at", models.FloatField(help_text="seconds since 1970")),
                 ("expires_at", models.FloatField(help_text="seconds since 1970")),
                 ("payload", models.BinaryField()),
@@ -154,7 +113,7 @@ class Migration(migrations.Migration):
                         fields=["prefix", "queue", "id", "expires_at"],
                         name="channels_sqlite_addressed",
                     ),
-                ],
+                ]
             },
         ),
     ]
