@@ -1,0 +1,19 @@
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import ParseResult
+
+from ..consumer import _Application, _Receive, _Scope, _Send
+from ..generic.websocket import AsyncWebsocketConsumer
+
+class OriginValidator:
+    application: _Application
+    allowed_origins: Sequence[str]
+    def __init__(self, application: _Application, allowed_origins: Sequence[str]) -> None: ...
+    # Any: whatever the application returns.
+    async def __call__(self, scope: _Scope, receive: _Receive, send: _Send) -> Any: ...
+    def valid_origin(self, parsed_origin: ParseResult | None) -> bool: ...
+    def validate_origin(self, parsed_origin: ParseResult | None) -> bool: ...
+
+def AllowedHostsOriginValidator(application: _Application) -> OriginValidator: ...
+
+class WebsocketDenier(AsyncWebsocketConsumer): ...
