@@ -7,6 +7,7 @@ The types are those of the Channel Layer Specification, "Messages"
 from __future__ import annotations
 
 import hashlib
+import threading
 from base64 import urlsafe_b64encode
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -23,6 +24,7 @@ Message = dict[str, Any]
 """A received message: a dict with str keys; the receiver's own copy."""
 
 MAX_DEPTH = 200  # Python before 3.12 gives up at 1,000 calls, the caller's included; msgpack packs 511 levels
+LARGE_BYTES = 1024 * 1024
 _INT64 = range(-(2**63), 2**63)
 _PLAIN_SCALARS = frozenset({str, bool, float, bytes, type(None)})
 
@@ -48,6 +50,7 @@ class Codec:
 
     def __init__(self, *, max_message_size: int, keys: Sequence[bytes] = ()) -> None:
         self._max_message_size = max_message_size
+        self._packers = Packers()
         self._cipher: Cipher | None = FernetCipher(keys) if keys else None
 
     def encode(self, message: Mapping[str, object]) -> bytes:
@@ -63,10 +66,12 @@ class Codec:
         if "__asgi_channel__" in message:
             raise ValueError("message has the key '__asgi_channel__', which the channel layer itself sets; drop it")
         try:
-            data = msgpack.packb(message if _is_plain(message, 0) else _plain(message, "message", ()))
+            data = self._packers.packer.pack(message if _is_plain(message, 0) else _plain(message, "message", ()))
         except UnicodeEncodeError:  # a lone surrogate: look where
             _plain(message, "message", ())
             raise
+        if len(data) > LARGE_BYTES:
+            self._packers.packer = msgpack.Packer()  # it keeps its buffer
         if len(data) > self._max_message_size:
             raise MessageTooLarge(
                 f"the encoded message has {len(data)} bytes, {self._max_message_size} are allowed; send a reference to "
@@ -84,6 +89,13 @@ class Codec:
         if type(message) is not dict:
             raise UndecodableError(f"holds a {type(message).__name__} instead of a map")
         return message
+
+
+class Packers(threading.local):
+    """A msgpack packer for each thread: making one takes longer than packing a chat message."""
+
+    def __init__(self) -> None:
+        self.packer = msgpack.Packer()
 
 
 class FernetCipher:

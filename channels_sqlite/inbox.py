@@ -44,6 +44,9 @@ STEP_DELIVERIES = 1000
 
 T = TypeVar("T")
 
+Taken = tuple[str, Entry]
+"""A message on its way out: the full name of its channel, and the entry."""
+
 Claimed = list[tuple[int, float, bytes]]
 
 
@@ -105,50 +108,56 @@ class Inbox:
 
     # Receiving
 
-    def take(self, channel: str, waiter: Waiter | None = None) -> tuple[str, Entry] | None:
-        """Take the next message for `channel`: its full channel name and the entry, or None.
+    def take_or_wait(self, channel: str, loop: asyncio.AbstractEventLoop) -> Taken | Waiter:
+        """Take the next message for `channel`, or stand in line for it with a waiter of `loop`.
 
-        A `waiter` that was woken leaves the line with it.
+        The caller ends waiting with `take_woken` or `give_up`.
         """
-        woken = waiter is not None and waiter.woken
         with self._lock:
-            if waiter is not None:
-                self._boxes.remove_waiter(waiter)
-            taken = self._boxes.take(channel, time.time(), woken=woken)
+            taken = self._boxes.take(channel, time.time(), woken=False)
             if taken is None:
-                self._boxes.forget_if_empty(channel)
+                waiter = Waiter(channel, loop)
+                self._boxes.add_waiter(waiter)
+                publish = self._note_waiting(channel)
+            else:
+                publish = self._note_consumed(channel)
+        if publish is not None:
+            publish()
+        return waiter if taken is None else taken
+
+    def take_woken(self, waiter: Waiter) -> Taken | None:
+        """Leave the line and take the message that `waiter` was woken for; None when another receiver has it."""
+        with self._lock:
+            self._boxes.remove_waiter(waiter)
+            taken = self._boxes.take(waiter.channel, time.time(), woken=waiter.woken)
+            if taken is None:
+                self._boxes.forget_if_empty(waiter.channel)
                 return None
-            publish = False
-            if "!" in channel:
-                self._consumed += 1
-                publish = self._consumed >= self._publish_every()
-        if publish:
-            self._publish()
+            publish = self._note_consumed(waiter.channel)
+        if publish is not None:
+            publish()
         return taken
 
-    def wait(self, channel: str, loop: asyncio.AbstractEventLoop) -> Waiter:
-        """Stand in line for `channel`. The caller ends it with `take(channel, waiter)` or `give_up(waiter)`."""
-        waiter = Waiter(channel, loop)
-        publish = listen = False
-        with self._lock:
-            self._boxes.add_waiter(waiter)
-            notify = self._boxes.wakeable(channel)  # for what came since the caller looked
-            if "!" in channel:
-                # Senders learn soon when more sockets wait here; that fewer do, they learn within a second.
-                publish = self._boxes.waiting_channels > max(1, self._published.channels * 1.1)
-            else:
-                listen = channel not in self._listening
-                self._listening[channel] = time.monotonic()
-        for woken in notify:
-            self._notify(woken)
-        if publish:
-            self._publish()
-        if listen:
-            # What was sent before senders knew of this listener woke nobody, so it is looked for afterwards.
-            self._outbox.post(
-                lambda transaction: transaction.store.listen(channel, self._client), lambda _: self.pull()
-            )
-        return waiter
+    def _note_consumed(self, channel: str) -> Callable[[], None] | None:
+        """Count a message as received; return what is to be done outside of the lock."""
+        if "!" not in channel:
+            return None
+        self._consumed += 1
+        return self._publish if self._consumed >= self._publish_every() else None
+
+    def _note_waiting(self, channel: str) -> Callable[[], None] | None:
+        """Note that a receiver waits; return what is to be done outside of the lock."""
+        if "!" in channel:
+            # Senders learn soon when more sockets wait here; that fewer do, they learn within a second.
+            grown = self._boxes.waiting_channels > max(1, self._published.channels * 1.1)
+            return self._publish if grown else None
+        known = channel in self._listening
+        self._listening[channel] = time.monotonic()
+        return None if known else lambda: self._listen(channel)
+
+    def _listen(self, channel: str) -> None:
+        # What was sent before senders knew of this listener woke nobody, so it is looked for afterwards.
+        self._outbox.post(lambda transaction: transaction.store.listen(channel, self._client), lambda _: self.pull())
 
     def give_up(self, waiter: Waiter) -> None:
         """Leave the line without a message; one that this waiter was woken for goes to the next."""
@@ -242,14 +251,14 @@ class Inbox:
         """Read one step of the log; return whether there is more."""
         if self._broadcast is not None and self._spread(self._broadcast):
             return True
-        store = connections.reader.store
-        newest = store.newest_id()
         after = self._cursor
+        newest, log = connections.reader.store.read_log(after, after + STEP_IDS, self._client)
         if newest <= after:
+            log.close()
             return False
         up_to = min(newest, after + STEP_IDS)
         count = size = 0
-        with closing(store.read_log(after, up_to, self._client)) as rows:
+        with closing(log) as rows:
             for row in rows:
                 count += self._deliver(row, connections)
                 size += len(row.payload)

@@ -16,7 +16,8 @@ from channels.layers import BaseChannelLayer
 
 from channels_sqlite import forks, names
 from channels_sqlite.codec import Codec, Message, UndecodableError
-from channels_sqlite.mailboxes import Entry
+from channels_sqlite.inbox import Taken
+from channels_sqlite.mailboxes import Entry, Waiter
 from channels_sqlite.options import Options
 from channels_sqlite.process import LayerProcess
 
@@ -81,17 +82,23 @@ class SqliteChannelLayer(BaseChannelLayer):
                 f"cannot receive on {channel!r}: it is specific to the client {names.client_of(channel)!r}, and this "
                 f"layer in this process is {process.client!r}; use a name that its new_channel() gave"
             )
-        await process.ready_to_receive()  # cancelled here, nothing has been taken
+        if not process.can_receive():
+            await process.ready_to_receive()  # cancelled here, nothing has been taken
+        loop = asyncio.get_running_loop()
         while True:
-            taken = process.inbox.take(channel) or await self._wait(process, channel)
-            if taken is not None and (message := self._open(process, channel, *taken)) is not None:
+            taken = process.inbox.take_or_wait(channel, loop)
+            if isinstance(taken, Waiter):
+                woken = await self._wait(process, channel, taken)
+                if woken is None:
+                    continue
+                taken = woken
+            message = self._open(process, channel, *taken)
+            if message is not None:
                 return message
 
-    async def _wait(self, process: LayerProcess, channel: str) -> tuple[str, Entry] | None:
-        """Wait until `channel` may have a message and take it; None when another receiver was quicker."""
-        loop = asyncio.get_running_loop()
-        watch = process.watches.of(loop)
-        waiter = process.inbox.wait(channel, loop)
+    async def _wait(self, process: LayerProcess, channel: str, waiter: Waiter) -> Taken | None:
+        """Wait until `waiter` is woken and take what it was woken for; None when another receiver was quicker."""
+        watch = process.watches.of(waiter.loop)
         watch.waiting += 1
         try:
             if "!" not in channel or not watch.active:
@@ -104,7 +111,7 @@ class SqliteChannelLayer(BaseChannelLayer):
             raise
         finally:
             watch.waiting -= 1
-        return process.inbox.take(channel, waiter)
+        return process.inbox.take_woken(waiter)
 
     def _open(self, process: LayerProcess, channel: str, full_name: str, entry: Entry) -> Message | None:
         try:

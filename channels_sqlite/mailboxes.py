@@ -252,25 +252,28 @@ class Mailboxes:
 
         A receiver that was not woken (`woken` is False) leaves the messages that others have been woken for.
         """
-        source = self._oldest_of_queue(channel, now, woken=woken) if channel.endswith("!") else channel
-        box = self._boxes.get(source) if source is not None else None
-        if source is None or box is None:
+        if channel.endswith("!"):
+            source = self._oldest_of_queue(channel, now, woken=woken)
+            return None if source is None else (source, self._pop(source, self._boxes[source]))
+        box = self._boxes.get(channel)
+        if box is None or not box.entries:
             return None
-        dropped = box.drop_expired(now)
-        specific = "!" in source
-        if specific:
-            self.held -= dropped
-        if not box.entries:
-            return None
-        if source == channel and not channel.endswith("!") and not woken:
-            if len(box.entries) <= box.woken and not self._evict(channel, _loop_closed):
+        if box.entries[0].expires_at <= now:
+            dropped = box.drop_expired(now)
+            self.held -= dropped if "!" in channel else 0
+            if not box.entries:
                 return None
+        if not woken and len(box.entries) <= box.woken and not self._evict(channel, _loop_closed):
+            return None
+        return channel, self._pop(channel, box)
+
+    def _pop(self, channel: str, box: Mailbox) -> Entry:
         entry = box.entries.popleft()
-        if specific:
+        if "!" in channel:
             self.held -= 1
         if box.empty:
-            del self._boxes[source]
-        return source, entry
+            del self._boxes[channel]
+        return entry
 
     def _oldest_of_queue(self, queue: str, now: float, *, woken: bool) -> str | None:
         """Return the channel of `queue` with the oldest message that a receiver on the whole queue may take."""

@@ -107,8 +107,12 @@ class LayerProcess:
 
     async def ready_to_receive(self) -> None:
         """Make sure that other processes know of this one."""
-        if not (self._registration.done and self._is_sound()):
+        if not self.can_receive():
             await self._in_background(self._register_in_thread)
+
+    def can_receive(self) -> bool:
+        """Whether the database is open and other processes know of this one."""
+        return self._registration.done and self._is_sound()
 
     def _is_sound(self) -> bool:
         """Whether the connections can be used, and the file that they have open is still the one at the path."""

@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 __all__ = ["Kind", "LogRow", "ProcessRow", "Store"]
 
@@ -25,8 +26,7 @@ class Kind(IntEnum):
     FLUSH = 4
 
 
-@dataclass(frozen=True, slots=True)
-class LogRow:
+class LogRow(NamedTuple):
     """A row that a cursor reader is concerned with."""
 
     id: int
@@ -119,9 +119,13 @@ REINSERT = """
     VALUES (?, ?, 0, 0, ?, NULL, NULL, ?, ?, ?)
 """
 
-# Parameters: after id, up to id, prefix, client. A range of the primary key; the payload is the last column, so that
-# rows for others cost no overflow pages. A broadcast is read only where this client has a member.
+# Parameters: after id, up to id, prefix, client. First the newest id and then the log, in one statement and so of one
+# snapshot. A range of the primary key; the payload is the last column, so that rows for others cost no overflow pages.
+# A broadcast is read only where this client has a member.
 READ_LOG = """
+    SELECT seq AS id, -1 AS kind, '' AS queue, NULL AS local, 0.0 AS expires_at, x'' AS payload
+    FROM sqlite_sequence WHERE name = 'channels_sqlite_message' AND seq > ?1
+    UNION ALL
     SELECT id, kind, queue, local, expires_at, payload FROM channels_sqlite_message AS message
     WHERE id > ?1 AND id <= ?2 AND prefix = ?3 AND (
         client = ?4
@@ -131,7 +135,6 @@ READ_LOG = """
             WHERE membership.prefix = ?3 AND membership.group_name = message.queue AND membership.client = ?4
         ))
     )
-    ORDER BY id
 """
 
 # Parameters: time. Walks down the primary key from its end: what is looked for lies there.
@@ -329,14 +332,15 @@ class Store:
         row_id = self._execute(INSERT_MESSAGE, values).lastrowid
         return row_id or 0
 
-    def read_log(self, after: int, up_to: int, client: str) -> Generator[LogRow, None, None]:
-        """Yield the rows with `after` < id <= `up_to` that concern `client`. Close the iterator before writing."""
+    def read_log(self, after: int, up_to: int, client: str) -> tuple[int, Generator[LogRow, None, None]]:
+        """Return the newest id, and the rows with `after` < id <= `up_to` that concern `client`, in order.
+
+        The newest id is `after` when there is nothing newer. Close the rows before anything else is read.
+        """
         cursor = self._execute(READ_LOG, (after, up_to, self._prefix, client))
-        try:
-            for row in cursor:
-                yield LogRow(*row)
-        finally:
-            cursor.close()
+        first = cursor.fetchone()
+        newest: int = after if first is None else first[0]
+        return newest, _log_rows(cursor)
 
     # Normal channels
 
@@ -493,3 +497,11 @@ class Store:
         """Raise sqlite3.OperationalError where tables or columns are missing."""
         for statement in PROBES:
             self._execute(statement)
+
+
+def _log_rows(cursor: sqlite3.Cursor) -> Generator[LogRow, None, None]:
+    try:
+        for row in cursor:
+            yield LogRow(*row)
+    finally:
+        cursor.close()
