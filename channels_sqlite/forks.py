@@ -31,6 +31,7 @@ class CrossesForks(Protocol):
 
 _participants: weakref.WeakSet[CrossesForks] = weakref.WeakSet()
 _held: list[threading.Lock] = []
+_forking = threading.Lock()  # one fork at a time: `_held` is the fork's own
 
 
 def register(participant: CrossesForks) -> None:
@@ -44,6 +45,7 @@ def immortalise(thing: object) -> None:
 
 
 def _before() -> None:
+    _forking.acquire()
     for participant in list(_participants):
         _held.extend(lock for lock in participant.fork_locks() if lock.acquire(timeout=PATIENCE_S))
 
@@ -51,10 +53,12 @@ def _before() -> None:
 def _in_parent() -> None:
     while _held:
         _held.pop().release()
+    _forking.release()
 
 
 def _in_child() -> None:
     _held.clear()
+    _forking.release()
     for participant in list(_participants):
         participant.after_fork_in_child()
 

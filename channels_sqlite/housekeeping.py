@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from channels_sqlite.connections import Connections
-from channels_sqlite.exceptions import is_busy
+from channels_sqlite.exceptions import ChannelDatabaseError, is_busy
 from channels_sqlite.options import Options
 from channels_sqlite.outbox import Outbox, Transaction
 from channels_sqlite.presence import HousekeepingLock, MeetingPlace, is_dead, remove_orphans, remove_traces
@@ -64,15 +64,21 @@ class Housekeeping:
         with self._lock as elected:
             if not elected:
                 return
-            try:
-                self.bury_the_dead()
-                self._retire_expired()
-                if self._options.auto_trim:
-                    self.trim(time.monotonic() + ROUND_S)
-                self._checkpoint_if_due()
-            except sqlite3.Error as error:
-                if not is_busy(error):
-                    raise
+            # Each for itself: a full disk that keeps one from its work may be what another one mends.
+            self._attempt("looking for dead processes", self.bury_the_dead)
+            if self._options.auto_trim:
+                self._attempt("trimming", lambda: self.trim(time.monotonic() + ROUND_S))
+            self._attempt("retiring what has expired", self._retire_expired)
+            self._attempt("a checkpoint", self._checkpoint_if_due)
+
+    def _attempt(self, what: str, work: Callable[[], object]) -> None:
+        try:
+            work()
+        except sqlite3.Error as error:
+            if not is_busy(error):
+                self._reports.failed(what, error)
+        except ChannelDatabaseError as error:
+            self._reports.failed(what, error)
 
     # Dead processes
 

@@ -47,8 +47,6 @@ T = TypeVar("T")
 Taken = tuple[str, Entry]
 """A message on its way out: the full name of its channel, and the entry."""
 
-Claimed = list[tuple[int, float, bytes]]
-
 
 class Unread(NamedTuple):
     """How far this process has read, as senders need to know it; see `models.Process`."""
@@ -283,14 +281,17 @@ class Inbox:
             self._spread(Broadcast(row.queue, Entry(row.id, row.expires_at, row.payload), members))
             return 1 + len(members)
         if row.kind == Kind.MEMBERSHIP:
-            channel = row.payload.decode()
+            channel = row.payload.decode("ascii", "replace")  # a name; any other is nobody's
             membership = connections.reader.store.member(row.queue, self._client, channel)
             with self._lock:
                 self._members.set(row.queue, channel, membership)
             return 1
-        with self._lock:  # Kind.FLUSH
-            self._boxes.clear()
-            self._members.drop_older(row.id)
+        if row.kind == Kind.FLUSH:
+            with self._lock:
+                self._boxes.clear()
+                self._members.drop_older(row.id)
+        else:
+            self._reports.undecodable(row.id, f"its kind {row.kind} is not known")
         return 1
 
     def _spread(self, broadcast: Broadcast) -> bool:
@@ -348,18 +349,22 @@ class Inbox:
             self._boxes.open(channel).claiming += limit
         delete = self._options.message_retention == 0
 
-        def claim(transaction: Transaction) -> Claimed:
-            return transaction.store.claim(channel, now=transaction.now, limit=limit, delete=delete)
+        def claim(transaction: Transaction) -> None:
+            rows = transaction.store.claim(channel, now=transaction.now, limit=limit, delete=delete)
+            # In the order of the commits, so that two claims on two threads cannot swap their messages.
+            transaction.after_commit.append(lambda: self._arrived(channel, limit, rows))
 
         self._outbox.post(claim, lambda write: self._claimed(channel, limit, write))
 
-    def _claimed(self, channel: str, limit: int, write: Write[Claimed]) -> None:
-        rows = write.result or [] if write.error is None else []
+    def _arrived(self, channel: str, limit: int, rows: list[tuple[int, float, bytes]]) -> None:
         with self._lock:
             box = self._boxes.open(channel)
             box.claiming -= limit
             box.entries.extend(Entry(*row) for row in rows)
+
+    def _claimed(self, channel: str, limit: int, write: Write[None]) -> None:
         if write.error is not None:
+            self._arrived(channel, limit, [])
             self._reports.failed(f"claiming from channel {channel!r}", write.error)
         self._hand_on(channel)  # back to the database what came for receivers that left meanwhile
 

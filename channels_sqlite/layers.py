@@ -117,7 +117,7 @@ class SqliteChannelLayer(BaseChannelLayer):
         try:
             message = self._codec.decode(entry.payload)
         except UndecodableError as error:
-            process.reports.undecodable(entry.id, error)
+            process.reports.undecodable(entry.id, str(error))
             return None
         if channel != full_name:
             message["__asgi_channel__"] = full_name

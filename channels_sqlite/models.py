@@ -24,7 +24,7 @@ class Message(models.Model):
         """Where a row for a normal channel stands. What is read with cursors is LOGGED: its readers know."""
 
         WAITING = 0, "waiting"
-        TAKEN = 1, "taken"
+        DONE = 1, "taken or expired"
         LOGGED = 2, "logged"
 
     id = models.BigAutoField(primary_key=True)

@@ -13,21 +13,16 @@ import os
 import tempfile
 import time
 from pathlib import Path
-from types import ModuleType
 
+from channels_sqlite import filelocks
 from channels_sqlite.store import ProcessRow
-
-fcntl: ModuleType | None
-try:
-    import fcntl
-except ImportError:  # Windows: nobody can be proven dead there, memberships end by group_expiry
-    fcntl = None
 
 __all__ = ["HousekeepingLock", "LockFile", "MeetingPlace", "is_dead", "machine_id", "remove_orphans", "remove_traces"]
 
 logger = logging.getLogger(__name__)
 
 ORPHAN_AGE_S = 60.0
+SWEEP_LOOKS_S = 0.001
 
 
 class MeetingPlace:
@@ -86,31 +81,30 @@ class LockFile:
 
     def acquire(self) -> None:
         """Make the file and lock it, anew if something (a cleaner of temporary files) removed it."""
-        if fcntl is None or self._still_there():
+        if not filelocks.have_flock() or (self._fd >= 0 and _is_open_as(self._fd, self.path)):
             return
         while True:
-            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            if _is_open_as(fd, self.path):  # else a sweep removed it between the two calls
+            fd = filelocks.take(self.path, create=True)
+            if fd is None:  # a sweep looks whether anybody holds it
+                time.sleep(SWEEP_LOOKS_S)
+            elif _is_open_as(fd, self.path):
                 break
-            os.close(fd)
-        self.abandon()
+            else:  # a sweep has removed it meanwhile
+                filelocks.give(fd)
+        self.unlock()
         self._fd = fd
 
-    def _still_there(self) -> bool:
-        return self._fd >= 0 and _is_open_as(self._fd, self.path)
-
-    def abandon(self) -> None:
-        """Close the file and leave it alone: in a forked child its lock is the parent's."""
+    def unlock(self) -> None:
+        """Release the lock and leave the file: it shows that nobody is there any more."""
         if self._fd >= 0:
-            os.close(self._fd)
+            filelocks.give(self._fd)
             self._fd = -1
 
     def release(self) -> None:
         """Remove the file and its lock."""
         if self._fd >= 0:
             _unlink(self.path)
-            self.abandon()
+            self.unlock()
 
 
 class HousekeepingLock:
@@ -121,48 +115,36 @@ class HousekeepingLock:
 
     def __init__(self, place: MeetingPlace) -> None:
         self._path = place.path("housekeeping.lock")
-        self._fd = -1
+        self._fd: int | None = None
 
     def __enter__(self) -> bool:
-        if fcntl is None:
+        if not filelocks.have_flock():
             return True
         try:
-            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            self._fd = filelocks.take(self._path, create=True)
         except OSError as error:
             logger.debug("housekeeping is left to others: %s", error)
-            return False
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(fd)
-            return False
-        self._fd = fd
-        return True
+        return self._fd is not None
 
     def __exit__(self, *exception: object) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        if self._fd is not None:
+            filelocks.give(self._fd)
+            self._fd = None
 
 
 def is_dead(process: ProcessRow, place: MeetingPlace) -> bool:
     """Whether the kernel shows that a registered process is no more. Its lock file stays, to show it again."""
-    if fcntl is None:
+    if not filelocks.have_flock():
         return False
-    lock_path = place.path(f"{process.client}.lock")
     try:
-        fd = os.open(lock_path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = filelocks.take(place.path(f"{process.client}.lock"), create=False)
     except FileNotFoundError:
         return _is_gone(process)
     except OSError:  # another user's, say
         return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    finally:
-        os.close(fd)
-    return True
+    if fd is not None:
+        filelocks.give(fd)
+    return fd is not None
 
 
 def remove_traces(process: ProcessRow, place: MeetingPlace) -> None:
@@ -193,7 +175,7 @@ def _is_gone(process: ProcessRow) -> bool:
 
 def remove_orphans(place: MeetingPlace, known: set[str]) -> None:
     """Remove lock files and sockets of clients that are not registered and hold no lock, such as a crash left."""
-    if fcntl is None:
+    if not filelocks.have_flock():
         return
     for path in place.folder.glob("*.lock"):
         if path.stem in known or path.stem == "housekeeping":
@@ -201,17 +183,13 @@ def remove_orphans(place: MeetingPlace, known: set[str]) -> None:
         try:
             if time.time() - path.stat().st_mtime < ORPHAN_AGE_S:
                 continue
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            fd = filelocks.take(str(path), create=False)
         except OSError:
             continue
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if fd is not None:  # else its owner is about to register
             _unlink(str(path))
             _unlink(str(path.with_suffix(".sock")))
-        except OSError:
-            pass  # held: its owner is about to register
-        finally:
-            os.close(fd)
+            filelocks.give(fd)
 
 
 def machine_id() -> str:

@@ -193,13 +193,11 @@ class Registration:
                 logger.info("left to the other processes to clean up after client %s: %s", self._client, error)
                 self._drop_wake_socket()
                 if self._lock_file is not None:
-                    self._lock_file.abandon()  # unlocked, it shows them that nobody is there
+                    self._lock_file.unlock()
                     self._lock_file = None
 
     def abandon(self) -> None:
         """In a forked child: let go of what is the parent's, without touching it."""
-        if self._lock_file is not None:
-            self._lock_file.abandon()
         if self.wake_socket is not None:
             self.wake_socket.abandon()
         self.done = False

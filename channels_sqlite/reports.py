@@ -7,14 +7,13 @@ import threading
 import time
 from collections.abc import Callable
 
-from channels_sqlite.codec import UndecodableError
-
 __all__ = ["Reports"]
 
 logger = logging.getLogger("channels_sqlite")
 
 INTERVAL_S = 1.0
 MOST_TOPICS = 1000
+MOST_IDS = 20
 
 Line = Callable[[int], None]
 """Writes the line about something that came up so many times since the last one."""
@@ -37,6 +36,7 @@ class Reports:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._topics: dict[str, Topic] = {}
+        self._undecodable: dict[int, None] = {}  # ids of rows that no line has told of yet
 
     def _tell(self, name: str, line: Line) -> None:
         """Write `line` now, or with the times that follow when a second has passed."""
@@ -93,14 +93,18 @@ class Reports:
             ),
         )
 
-    def undecodable(self, row_id: int, error: UndecodableError) -> None:
+    def undecodable(self, row_id: int, reason: str) -> None:
         """A row is no message."""
-        self._tell(
-            "undecodable",
-            lambda times: logger.error(
-                "message row %d was skipped: %s (%d skipped since the last line)", row_id, error, times
-            ),
-        )
+        with self._lock:
+            self._undecodable[row_id] = None
+
+        def line(times: int) -> None:
+            with self._lock:
+                ids, self._undecodable = list(self._undecodable), {}
+            shown = ", ".join(map(str, ids[:MOST_IDS])) + (" and others" if len(ids) > MOST_IDS else "")
+            logger.error("message rows that are no messages were skipped, id %s (%d times): %s", shown, times, reason)
+
+        self._tell("undecodable", line)
 
     def membership_ended(self, group: str, channel: str, group_expiry: float | None) -> None:
         """A live member was dropped by group_expiry."""

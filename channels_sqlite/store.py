@@ -102,11 +102,11 @@ _OLDEST_WAITING = """
 """
 CLAIM = f"""
     UPDATE channels_sqlite_message SET state = 1 WHERE id IN ({_OLDEST_WAITING})
-    RETURNING id, expires_at, payload
+    RETURNING id, expires_at, CAST(payload AS BLOB)
 """
 CLAIM_AND_DELETE = f"""
     DELETE FROM channels_sqlite_message WHERE id IN ({_OLDEST_WAITING})
-    RETURNING id, expires_at, payload
+    RETURNING id, expires_at, CAST(payload AS BLOB)
 """
 
 # Parameters: id. The id keeps the message's place in the order.
@@ -126,7 +126,7 @@ READ_LOG = """
     SELECT seq AS id, -1 AS kind, '' AS queue, NULL AS local, 0.0 AS expires_at, x'' AS payload
     FROM sqlite_sequence WHERE name = 'channels_sqlite_message' AND seq > ?1
     UNION ALL
-    SELECT id, kind, queue, local, expires_at, payload FROM channels_sqlite_message AS message
+    SELECT id, kind, queue, local, expires_at, CAST(payload AS BLOB) FROM channels_sqlite_message AS message
     WHERE id > ?1 AND id <= ?2 AND prefix = ?3 AND (
         client = ?4
         OR kind = 4
@@ -243,8 +243,9 @@ EXPIRED_WAITING = """
     SELECT id FROM channels_sqlite_message INDEXED BY channels_sqlite_waiting
     WHERE prefix = ? AND state = 0 AND expires_at <= ? LIMIT ?
 """
-# Parameters: id. An expired row leaves the index of what waits, and stays in the log until it is trimmed.
-RETIRE = "UPDATE channels_sqlite_message SET state = 2 WHERE id = ?"
+# Parameters: id. An expired row leaves the index of what waits, and stays in the log until it is trimmed. SQLite stores
+# 0 and 1 in the same space, so that the row is changed in place, also in a file that is full.
+RETIRE = "UPDATE channels_sqlite_message SET state = 1 WHERE id = ?"
 
 # Parameters: prefix, now, limit.
 EXPIRED_MEMBERSHIPS = """

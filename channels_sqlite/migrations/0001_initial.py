@@ -83,7 +83,7 @@ class Migration(migrations.Migration):
                         ]
                     ),
                 ),
-                ("state", models.SmallIntegerField(choices=[(0, "waiting"), (1, "taken"), (2, "logged")])),
+                ("state", models.SmallIntegerField(choices=[(0, "waiting"), (1, "taken or expired"), (2, "logged")])),
                 (
                     "queue",
                     models.CharField(
