@@ -25,7 +25,8 @@ __all__ = ["Connections", "Database", "OpenConnection"]
 
 OLDEST_SQLITE = (3, 35, 0)  # RETURNING, https://www.sqlite.org/lang_returning.html
 WAL_SIZE_LIMIT_BYTES = 16 * 1024 * 1024
-WAL_RETRY_S = 0.01
+OPEN_RETRY_S = 0.01
+DJANGO_TIMEOUT_S = 5.0  # of sqlite3.connect, where OPTIONS has none
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,18 @@ class Database:
             )
         params = wrapper.get_connection_params()
         params["detect_types"] = 0  # the layer's columns need no converters
+        deadline = time.monotonic() + float(params.get("timeout", DJANGO_TIMEOUT_S))
+        while True:
+            try:
+                return self._connect(wrapper, params)
+            except sqlite3.Error as error:
+                # Switching to WAL, here or in init_command, does not go through SQLite's busy handler in every step:
+                # the first of many processes switches, the others try again.
+                if not is_busy(error) or time.monotonic() >= deadline:
+                    raise explain(error, name, self.alias) from error
+            time.sleep(OPEN_RETRY_S)
+
+    def _connect(self, wrapper: DatabaseWrapper, params: dict[str, Any]) -> sqlite3.Connection:
         opened: list[sqlite3.Connection] = []
         factory = params.get("factory", sqlite3.Connection)
 
@@ -89,15 +102,13 @@ class Database:
             opened.append(connection)
             return connection
 
-        params["factory"] = remember  # Django forgets a connection whose init_command fails
         try:
-            connection: sqlite3.Connection = wrapper.get_new_connection(params)
+            # Django forgets a connection whose init_command fails.
+            connection: sqlite3.Connection = wrapper.get_new_connection({**params, "factory": remember})
             self._tune(connection)
-        except BaseException as error:
+        except BaseException:
             for connection in opened:
                 connection.close()
-            if isinstance(error, sqlite3.Error):
-                raise explain(error, name, self.alias) from error
             raise
         return connection
 
@@ -130,22 +141,10 @@ class Database:
 
 
 def _switch_to_wal(connection: sqlite3.Connection) -> None:
-    """Make sure of WAL, which is a property of the file; the first of many processes switches, the others wait.
-
-    The switch does not go through SQLite's busy handler in every step, so it is tried until the busy time-out ends.
-    """
-    deadline = time.monotonic() + busy_timeout_s(connection)
-    while True:
-        try:
-            # An in-memory database answers "memory" and stays what it is.
-            if connection.execute("PRAGMA journal_mode").fetchone()[0] in ("wal", "memory"):
-                return
-            connection.execute("PRAGMA journal_mode=WAL")
-            return
-        except sqlite3.OperationalError as error:
-            if not is_busy(error) or time.monotonic() >= deadline:
-                raise
-        time.sleep(WAL_RETRY_S)
+    """Make sure of WAL, which is a property of the file."""
+    # An in-memory database answers "memory" and stays what it is.
+    if connection.execute("PRAGMA journal_mode").fetchone()[0] not in ("wal", "memory"):
+        connection.execute("PRAGMA journal_mode=WAL")
 
 
 def busy_timeout_s(connection: sqlite3.Connection) -> float:

@@ -184,6 +184,10 @@ class Housekeeping:
 
     # Checkpoints
 
+    def idle(self) -> bool:
+        """Whether nothing is left to do until somebody writes."""
+        return self._wal_bytes_and_age()[0] <= FRESH_WAL_BYTES
+
     def checkpoint_if_large(self) -> None:
         """Do a checkpoint, when no other process is at it, if the WAL has grown large."""
         if self._wal_bytes_and_age()[0] >= CHECKPOINT_BYTES:

@@ -279,7 +279,7 @@ class LayerProcess:
             self.reports.failed("housekeeping", error)
         busy = self.outbox.commits != self._commits_seen
         self._commits_seen = self.outbox.commits
-        if busy or self._registration.done:
+        if busy or self._registration.done or not self._housekeeping.idle():
             return TICK_S
         self._sleeping = True
         return None
