@@ -1,0 +1,214 @@
+"""The event loop never waits for the database's lock, nor for the disk."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from channels_sqlite.exceptions import ChannelDatabaseError
+from channels_sqlite.layers import SqliteChannelLayer
+from tests.processes.children import hold_write_lock
+from tests.support.databases import ChannelDatabase, channel_database
+from tests.support.layers import LayerFactory
+from tests.support.processes import ProcessFactory
+
+pytestmark = pytest.mark.processes
+
+TICK_S = 0.001
+WINDOW_S = 3.0
+NOISE_S = 0.01
+ATTEMPTS = 4
+"""A loop that waits for a lock does so every time; a machine that is busy with something else does not."""
+
+
+@dataclass
+class Lags:
+    """How much later than asked for each turn of the ticker came, in seconds."""
+
+    values: list[float] = field(default_factory=list)
+
+    @property
+    def p99(self) -> float:
+        return sorted(self.values)[int(len(self.values) * 0.99)]
+
+    @property
+    def worst(self) -> float:
+        return max(self.values)
+
+    def no_more_than(self, other: "Lags") -> bool:
+        return self.p99 <= other.p99 + NOISE_S and self.worst <= other.worst + NOISE_S
+
+    def __str__(self) -> str:
+        return f"p99 {self.p99 * 1000:.1f} ms, worst {self.worst * 1000:.1f} ms of {len(self.values)}"
+
+
+@asynccontextmanager
+async def ticking(lags: Lags) -> AsyncIterator[None]:
+    """Measure the running loop until the block ends."""
+
+    async def tick() -> None:
+        while True:
+            started = time.perf_counter()
+            await asyncio.sleep(TICK_S)
+            lags.values.append(time.perf_counter() - started - TICK_S)
+
+    ticker = asyncio.create_task(tick())
+    try:
+        yield
+    finally:
+        ticker.cancel()
+        await asyncio.gather(ticker, return_exceptions=True)
+
+
+class Traffic:
+    """What an application does on its loop: it receives all the time, and sends every few milliseconds."""
+
+    def __init__(self, layer: SqliteChannelLayer, run: str) -> None:
+        self._layer = layer
+        self._run = run
+        self.received: list[int] = []
+        self.broadcasts: list[int] = []
+        self._sends: list[asyncio.Task[None]] = []
+        self._count = 0
+
+    async def begin(self) -> None:
+        layer = self._layer
+        self._own = await layer.new_channel()
+        self._member = await layer.new_channel()
+        await layer.group_add(f"room.{self._run}", self._member)
+        self._receivers = [
+            asyncio.create_task(self._receive(self._own, self.received)),
+            asyncio.create_task(self._receive(self._member, self.broadcasts)),
+        ]
+
+    async def go_on(self, window_s: float) -> None:
+        """Be busy for so long; sends may still be under way at the end."""
+        layer = self._layer
+        end = time.monotonic() + window_s
+        while time.monotonic() < end:
+            message = {"type": "t", "number": self._count}
+            self._sends.append(asyncio.create_task(layer.send(self._own, message)))
+            self._sends.append(asyncio.create_task(layer.group_send(f"room.{self._run}", message)))
+            self._sends.append(asyncio.create_task(layer.send(f"work.{self._run}", message)))
+            self._count += 1
+            await asyncio.sleep(0.005)
+
+    @property
+    def sends(self) -> int:
+        return len(self._sends)
+
+    @property
+    def under_way(self) -> int:
+        return sum(not send.done() for send in self._sends)
+
+    async def finish(self) -> None:
+        """Wait for all sends, and check that everything came, in order."""
+        await asyncio.wait_for(asyncio.gather(*self._sends), 20)
+        numbers = list(range(self._count))
+        for number in numbers:
+            message = await asyncio.wait_for(self._layer.receive(f"work.{self._run}"), 20)
+            assert message["number"] == number
+            # What is there is returned without a turn of the loop, and 600 of that would be this test's own lag.
+            await asyncio.sleep(0)
+        deadline = time.monotonic() + 20
+        while len(self.received) < self._count or len(self.broadcasts) < self._count:
+            assert time.monotonic() < deadline, "not everything came"
+            await asyncio.sleep(0.01)
+        for receiver in self._receivers:
+            receiver.cancel()
+        await asyncio.gather(*self._receivers, return_exceptions=True)
+        assert self.received == numbers
+        assert self.broadcasts == numbers
+
+    async def _receive(self, channel: str, into: list[int]) -> None:
+        while True:
+            message = await self._layer.receive(channel)
+            into.append(int(str(message["number"])))
+
+
+@pytest.mark.slow
+async def test_the_loop_lags_no_more_while_another_process_holds_the_write_lock(
+    database: ChannelDatabase, make_layer: LayerFactory, start_process: ProcessFactory
+) -> None:
+    holder = start_process(hold_write_lock, database=database)
+    assert await holder.ahear() == "ready"
+    layer = make_layer(capacity=10_000)
+    seen = []
+    for attempt in range(ATTEMPTS):
+        free, locked = Lags(), Lags()
+        undisturbed = Traffic(layer, f"{attempt}.free")
+        await undisturbed.begin()
+        async with ticking(free):
+            await undisturbed.go_on(WINDOW_S)
+            await undisturbed.finish()
+
+        disturbed = Traffic(layer, f"{attempt}.locked")
+        await disturbed.begin()
+        async with ticking(locked):
+            holder.say("take")
+            assert await holder.ahear() == "held"
+            await disturbed.go_on(WINDOW_S)
+            assert disturbed.under_way == disturbed.sends > 0
+            holder.say("let go")
+            assert await holder.ahear() == "free"
+            await disturbed.finish()
+        seen.append(f"free: {free}; locked: {locked}")
+        if locked.no_more_than(free):
+            return
+    pytest.fail("\n".join(seen))
+
+
+async def test_everything_else_goes_on_while_sends_wait_for_the_lock(
+    database: ChannelDatabase, make_layer: LayerFactory, start_process: ProcessFactory
+) -> None:
+    """What only reads needs no lock, and a cancelled send is not sent once the lock is free."""
+    holder = start_process(hold_write_lock, database=database)
+    assert await holder.ahear() == "ready"
+    layer = make_layer()
+    own = await layer.new_channel()
+    await layer.group_add("room", own)
+    await layer.send(own, {"type": "t", "number": 0})
+    holder.say("take")
+    assert await holder.ahear() == "held"
+    sends = [asyncio.create_task(layer.send(own, {"type": "t", "number": number})) for number in range(1, 5)]
+    assert (await asyncio.wait_for(layer.receive(own), 1))["number"] == 0
+    assert await asyncio.wait_for(layer.group_channels("room"), 1) == [own]
+    assert len({await asyncio.wait_for(layer.new_channel(), 1) for _ in range(10)}) == 10
+    with pytest.raises(asyncio.TimeoutError):
+        await asyncio.wait_for(layer.receive(own), 0.05)
+    sends[1].cancel()
+    await asyncio.gather(sends[1], return_exceptions=True)
+    assert [send.done() for send in sends] == [False, True, False, False]
+    holder.say("let go")
+    assert await holder.ahear() == "free"
+    assert [(await asyncio.wait_for(layer.receive(own), 5))["number"] for _ in range(3)] == [1, 3, 4]
+
+
+async def test_a_send_whose_lock_does_not_come_free_fails_after_the_time_out_and_says_why(
+    tmp_path: Path, start_process: ProcessFactory
+) -> None:
+    with channel_database(tmp_path, options={"timeout": 0.5}) as database:
+        holder = start_process(hold_write_lock, database=database)
+        assert await holder.ahear() == "ready"
+        layer = LayerFactory()
+        try:
+            sender = layer()
+            await sender.send("work", {"type": "t", "number": 0})
+            holder.say("take")
+            assert await holder.ahear() == "held"
+            lags, started = Lags(), time.monotonic()
+            async with ticking(lags):
+                with pytest.raises(ChannelDatabaseError, match="transaction"):
+                    await sender.send("work", {"type": "t", "number": 1})
+            assert 0.5 <= time.monotonic() - started < 5
+            assert len(lags.values) > 20
+            holder.say("let go")
+            assert await holder.ahear() == "free"
+            await sender.send("work", {"type": "t", "number": 2})
+            assert [(await sender.receive("work"))["number"] for _ in range(2)] == [0, 2]
+        finally:
+            await layer.close()
