@@ -258,7 +258,12 @@ class Inbox:
         count = size = 0
         with closing(log) as rows:
             for row in rows:
-                count += self._deliver(row, connections)
+                try:
+                    count += self._deliver(row, connections)
+                except sqlite3.Error:
+                    raise
+                except Exception as error:  # noqa: BLE001  # one odd row must not hold up all that follow
+                    self._reports.undecodable(row.id, type(error).__name__)
                 size += len(row.payload)
                 if count >= STEP_DELIVERIES or size >= STEP_BYTES or self._broadcast is not None:
                     up_to = row.id

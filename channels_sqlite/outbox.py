@@ -80,7 +80,7 @@ class Write(Generic[T]):
     def outcome(self) -> T:
         """Return the result or raise the error."""
         if self.error is not None:
-            raise self.error
+            raise self.error.with_traceback(None)  # it may be raised to many, and would gather their frames
         return cast("T", self.result)
 
 
