@@ -323,7 +323,7 @@ class LayerProcess:
         self._closed = True
         error = LayerClosedError("the channel layer was closed")
         self.inbox.close(error)
-        self.reports.tell_rest()
+        self.reports.tell_rest(interval_s=0)
         self._registration.leave()
         self.outbox.close(error)
         self._registration.leave_place()

@@ -51,17 +51,19 @@ class Reports:
             line(times)
 
     @staticmethod
-    def _due(topic: Topic, now: float) -> int:
-        if not topic.times or now - topic.last_at < INTERVAL_S:
+    def _due(topic: Topic, now: float, interval_s: float = INTERVAL_S) -> int:
+        if not topic.times or now - topic.last_at < interval_s:
             return 0
         times, topic.times, topic.last_at = topic.times, 0, now
         return times
 
-    def tell_rest(self) -> None:
+    def tell_rest(self, interval_s: float = INTERVAL_S) -> None:
         """Write the lines that were held back and are due, and forget what has not come up for a while."""
         now = time.monotonic()
         with self._lock:
-            due = [(topic.line, times) for topic in self._topics.values() if (times := self._due(topic, now))]
+            due = [
+                (topic.line, times) for topic in self._topics.values() if (times := self._due(topic, now, interval_s))
+            ]
             for name in [name for name, topic in self._topics.items() if now - topic.last_at >= 2 * INTERVAL_S]:
                 del self._topics[name]
         for line, times in due:
