@@ -59,12 +59,10 @@ class BackgroundThread:
             try:
                 job = self._jobs.get(timeout=None if due is None else max(0.0, due - time.monotonic()))
             except queue.Empty:
-                job = None
-                if not self.stopping.is_set():
-                    interval = self._guarded(self._tick)
-                    due = None if interval is None else time.monotonic() + interval
-                    continue
-            if job is None:
+                interval = None if self.stopping.is_set() else self._guarded(self._tick)
+                due = None if interval is None else time.monotonic() + interval
+                continue
+            if job is None:  # only `stop` ends the thread: jobs may come until then
                 return
             self._guarded(job)
             if due is None:

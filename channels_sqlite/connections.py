@@ -114,10 +114,10 @@ class Database:
 
     def _wrapper(self) -> DatabaseWrapper:
         engine = self.settings["ENGINE"]
-        reason: ImproperlyConfigured | None = None
+        reason: Exception | None = None
         try:
             wrapper = connections.create_connection(self.alias)
-        except ImproperlyConfigured as error:  # another engine, whose driver is not even installed
+        except (ImproperlyConfigured, ImportError) as error:  # another engine, whose driver is not even installed
             reason = error
         else:
             if isinstance(wrapper, DatabaseWrapper):

@@ -176,9 +176,13 @@ class Outbox:
 
     def close(self, error: BaseException) -> None:
         """Commit what is queued if that is possible at once, on the background thread, and give up on the rest."""
+        self.refuse(error)
+        self._drain()
+
+    def refuse(self, error: BaseException) -> None:
+        """Fail what is written from now on."""
         with self._queue_lock:
             self._closed = error
-        self._drain()
 
     # The queue
 

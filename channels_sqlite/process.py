@@ -302,20 +302,23 @@ class LayerProcess:
             await self._in_background(self._close_in_thread)
             self._background.stop(JOIN_S)
         else:
-            self._closed = True
-            self._background.stop(None)
+            self._close_unopened()
 
     def close_from_anywhere(self, wait: bool) -> None:
         """Like `close`, for a layer that was dropped (`wait` is False) and for the end of the interpreter."""
         if self._closed or self.pid != os.getpid():
             return
         if self._connections is None and not self._registration.done:
-            self._closed = True
-            self._background.stop(None)
+            self._close_unopened()
             return
         self._background.stopping.set()
         self._background.submit(self._close_in_thread)
         self._background.stop(JOIN_S if wait else None)
+
+    def _close_unopened(self) -> None:
+        self._closed = True
+        self.outbox.refuse(LayerClosedError("the channel layer was closed"))
+        self._background.stop(None)
 
     def _close_in_thread(self) -> None:
         if self._closed:

@@ -12,7 +12,7 @@ import pytest
 from channels_sqlite.exceptions import ChannelDatabaseError
 from tests.faults.support import count_messages, files_of, query
 from tests.support.child import Parent
-from tests.support.databases import ChannelDatabase, channel_database
+from tests.support.databases import DOCUMENTED_OPTIONS, ChannelDatabase, channel_database
 from tests.support.processes import ChildProcess, ProcessFactory
 
 pytestmark = [pytest.mark.faults, pytest.mark.processes]
@@ -33,13 +33,12 @@ def folder(no_leaks: None) -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-@pytest.fixture(params=["documented options", "no options"])
+@pytest.fixture(params=[DOCUMENTED_OPTIONS], ids=["documented options"])
 def database(request: pytest.FixtureRequest, folder: Path) -> Iterator[ChannelDatabase]:
-    """A database in a folder of its own there, with one message in it."""
+    """A database in a folder of its own there."""
     home = folder / "home"
     home.mkdir(mode=0o755)
-    options: dict[str, dict[str, object]] = {"no options": {"options": {}}, "documented options": {}}
-    with channel_database(home, **options[request.param]) as database:  # type: ignore[arg-type]  # options alone
+    with channel_database(home, options=request.param) as database:
         yield database
 
 
@@ -89,7 +88,12 @@ PERMISSIONS = {
 }
 
 
-@pytest.mark.parametrize("writable", PERMISSIONS)
+@pytest.mark.parametrize(
+    ("database", "writable"),
+    [*((DOCUMENTED_OPTIONS, writable) for writable in PERMISSIONS), ({}, "neither file nor folder")],
+    indirect=["database"],
+    ids=[*PERMISSIONS, "neither, without options"],
+)
 def test_missing_rights_are_told_and_granted_ones_are_enough(
     start_process: ProcessFactory, database: ChannelDatabase, folder: Path, writable: str
 ) -> None:

@@ -25,7 +25,7 @@ from tests.faults.support import (
     replace,
 )
 from tests.support.child import Parent
-from tests.support.databases import ChannelDatabase, channel_database, fresh_file
+from tests.support.databases import DOCUMENTED_OPTIONS, ChannelDatabase, channel_database, fresh_file
 from tests.support.layers import LayerFactory
 from tests.support.processes import ProcessFactory
 from tests.support.waiting import aeventually
@@ -33,15 +33,16 @@ from tests.support.waiting import aeventually
 pytestmark = pytest.mark.faults
 
 
-@pytest.fixture(params=["documented options", "no options"])
+@pytest.fixture(params=[DOCUMENTED_OPTIONS], ids=["documented options"])
 def database(request: pytest.FixtureRequest, no_leaks: None, tmp_path: Path) -> Iterator[ChannelDatabase]:
-    """A database in both forms that the contract names."""
-    if request.param == "no options":
-        with channel_database(tmp_path, options={}) as database:
-            yield database
-    else:
-        with channel_database(tmp_path) as database:
-            yield database
+    """A database with the documented OPTIONS, or with those that the test asks for."""
+    with channel_database(tmp_path, options=request.param) as database:
+        yield database
+
+
+in_both_forms = pytest.mark.parametrize(
+    "database", [DOCUMENTED_OPTIONS, {}], indirect=True, ids=["documented options", "no options"]
+)
 
 
 # How it breaks, and how it is mended
@@ -81,6 +82,7 @@ BREAKAGES: dict[str, tuple[Callable[[Path], None], str]] = {
 }
 
 
+@in_both_forms
 @pytest.mark.parametrize("breakage", BREAKAGES)
 async def test_a_broken_database_is_told_to_senders_and_receivers_wait_until_it_is_mended(
     make_layer: LayerFactory, database: ChannelDatabase, breakage: str
@@ -126,6 +128,7 @@ async def test_a_replaced_file_is_written_and_read_from_then_on(
         await patient.assert_served(other)
 
 
+@in_both_forms
 async def test_a_receiver_alone_notices_that_the_file_was_replaced(
     make_layer: LayerFactory, database: ChannelDatabase
 ) -> None:
@@ -198,6 +201,7 @@ async def test_replacing_is_told_in_the_log(
     assert all(record.levelno >= logging.WARNING for record in told)
 
 
+@in_both_forms
 async def test_a_file_that_is_moved_away_and_back_has_lost_nothing(
     make_layer: LayerFactory, database: ChannelDatabase
 ) -> None:
@@ -294,7 +298,9 @@ def garble(path: Path, start: int, size: int) -> None:
     subprocess.run([sys.executable, "-c", GARBLE, str(path), str(start), str(size)], check=True, timeout=30)
 
 
-@pytest.mark.parametrize("database", ["no options"], indirect=True)  # without mmap the damage is seen page by page
+@pytest.mark.parametrize(
+    "database", [{}], indirect=True, ids=["no options"]
+)  # without mmap the damage is seen page by page
 async def test_damage_in_place_is_told_and_mended(make_layer: LayerFactory, database: ChannelDatabase) -> None:
     layer, other = make_layer(), make_layer()
     await other.send("elsewhere", {"n": 0})

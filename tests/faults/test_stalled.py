@@ -175,6 +175,40 @@ async def test_drops_are_told_at_most_once_a_second_with_their_number(
     await asyncio.gather(*receivers, return_exceptions=True)
 
 
+async def test_drops_of_the_last_second_are_told_when_the_layer_closes(
+    make_layer: LayerFactory, caplog: pytest.LogCaptureFixture
+) -> None:
+    layer = make_layer(capacity=CAPACITY)
+    stalled = await layer.new_channel()
+    others = [await layer.new_channel() for _ in range(20)]
+    receivers = [asyncio.create_task(layer.receive(channel)) for channel in others]
+    await asyncio.sleep(0)
+    with caplog.at_level(logging.DEBUG, "channels_sqlite"):
+        for number in range(CAPACITY + 100):
+            await layer.send(stalled, {"n": number})
+        for task in receivers:
+            task.cancel()
+        await asyncio.gather(*receivers, return_exceptions=True)
+        await layer.close()
+    assert _sum_of_counts(drops_told(caplog.records)) == 100
+
+
+async def test_a_sender_that_falls_silent_tells_of_what_it_skipped(
+    make_layer: LayerFactory, caplog: pytest.LogCaptureFixture
+) -> None:
+    layer = make_layer(capacity=1)
+    await layer.group_add("room", "jobs")
+    with caplog.at_level(logging.DEBUG, "channels_sqlite"):
+        for number in range(51):
+            await layer.group_send("room", {"n": number})
+
+        def broadcasts_told() -> int:
+            found = [re.search(r"\((\d+) such", line.getMessage()) for line in drops_told(caplog.records)]
+            return sum(int(match.group(1)) for match in found if match)
+
+        await aeventually(lambda: broadcasts_told() == 50)
+
+
 def _sum_of_counts(lines: list[logging.LogRecord]) -> int:
     counts = [re.search(r"(\d+) messages? ", line.getMessage()) for line in lines]
     return sum(int(found.group(1)) for found in counts if found)

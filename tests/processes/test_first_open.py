@@ -17,7 +17,7 @@ from tests.support.processes import ProcessFactory
 pytestmark = pytest.mark.processes
 
 PROCESSES = 12
-ROUNDS = 20
+ROUNDS = 15
 MEETING_S = 0.1
 """Within this all of them have heard where to meet."""
 

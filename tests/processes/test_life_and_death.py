@@ -105,7 +105,7 @@ async def test_a_dead_process_cannot_be_made_a_member_again(
     async def members() -> bool:
         return await layer.group_channels("room") == [own]
 
-    await aeventually(members, BURIAL_DEADLINE_S, what="only the living are members")
+    await aeventually(members, SETTLE_DEADLINE_S, what="only the living are members")
 
 
 async def test_a_closed_layer_leaves_nothing_behind_at_once(

@@ -13,6 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
@@ -133,6 +134,10 @@ class OtherLoop:
             # Python 3.10 has a TimeoutError of its own for these futures.
             if type(error).__name__ != "TimeoutError":
                 raise
+
+    def send(self, ledger: Ledger, deadline_s: float) -> None:
+        """Send a message there."""
+        self.run(ledger.send(), deadline_s)
 
     def close(self) -> None:
         self.loop.call_soon_threadsafe(self.loop.stop)
@@ -485,7 +490,7 @@ async def test_message_of_another_thread_between_any_two_lines_of_receive_arrive
     await ledger.send()
     await ledger.drain()
     for line in itertools.count(1):
-        interruption = Interruption(line, lambda: other_loop.run(ledger.send(), LOCKED_OUT_S))
+        interruption = Interruption(line, partial(other_loop.send, ledger, LOCKED_OUT_S))
         task = ledger.receiver()
         with interruption.watching():
             await iterations(3)
@@ -505,8 +510,10 @@ async def test_message_of_another_thread_between_any_two_lines_of_a_cancellation
 ) -> None:
     layer = make_layer(polling_interval=NEVER_POLL_S, capacity=10_000)
     ledger = await Ledger.of_kind(layer, kind)
-    for line in itertools.count(1):
-        interruption = Interruption(line, lambda: other_loop.run(ledger.send(), LOCKED_OUT_S))
+    # With the longest wait the other thread has done its work when this one goes on, with the others it is at it.
+    for line, wait_s in itertools.product(itertools.count(1), (0, 1e-4, 3e-4, LOCKED_OUT_S)):
+        sent = len(ledger.sent)
+        interruption = Interruption(line, partial(other_loop.send, ledger, wait_s))
         tasks = [ledger.receiver(), ledger.receiver()]
         await iterations(ITERATIONS)
         await ledger.send()
@@ -519,8 +526,8 @@ async def test_message_of_another_thread_between_any_two_lines_of_a_cancellation
         assert done, f"nobody got the message of the receiver that was cancelled, interrupted before line {line}"
         if not interruption.happened:
             break
-        await all_sent(ledger, 2 * line)
-        await ledger.settle(line)
+        await all_sent(ledger, sent + 2)
+        await ledger.settle(line, wait_s)
     await ledger.settle()
     assert line > 20
 
@@ -573,7 +580,7 @@ async def test_cancelled_while_another_process_sends(
 ) -> None:
     layer = make_layer(capacity=10_000)
     ledger = await Ledger.of_kind(layer, kind)
-    count = 500
+    count = 300
     child = start_process(
         send_numbers, database=database, config={"capacity": 10_000}, channel=ledger.channel, count=count
     )

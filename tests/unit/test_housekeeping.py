@@ -3,6 +3,8 @@
 import builtins
 import os
 import sqlite3
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from channels_sqlite.background import BackgroundThread
 from channels_sqlite.presence import (
     HousekeepingLock,
     LockFile,
@@ -25,7 +28,7 @@ from tests.support.child import Parent
 from tests.support.databases import ChannelDatabase
 from tests.support.layers import LayerFactory
 from tests.support.processes import ProcessFactory
-from tests.support.waiting import aeventually
+from tests.support.waiting import aeventually, eventually
 
 LARGE = b"x" * 500_000
 LARGE_MESSAGES = 40
@@ -230,6 +233,38 @@ async def test_a_round_buries_a_killed_process_and_leaves_a_suspended_one(
     await housekeep(layer)
     assert await layer.group_channels("room") == [channels[1]]
     suspended.resume()
+
+
+# The thread
+
+
+def test_a_job_that_comes_after_the_thread_was_told_to_stop_is_run() -> None:
+    ticks = 0
+
+    def tick() -> float:
+        nonlocal ticks
+        ticks += 1
+        return 0.01
+
+    thread = BackgroundThread("channels-sqlite[test]", tick)
+    thread.submit(lambda: None)
+    eventually(lambda: ticks >= 2)
+    thread.stopping.set()
+    time.sleep(0.05)  # longer than a tick, which finds that the thread is to stop
+    ran = threading.Event()
+    thread.submit(ran.set)
+    assert ran.wait(5)
+    thread.stop(5)
+
+
+def test_what_a_job_raises_is_told_and_the_next_one_is_run(caplog: pytest.LogCaptureFixture) -> None:
+    thread = BackgroundThread("channels-sqlite[test]", lambda: None)
+    ran = threading.Event()
+    thread.submit(lambda: 1 / 0)
+    thread.submit(ran.set)
+    assert ran.wait(5)
+    thread.stop(5)
+    assert "ZeroDivisionError" in caplog.text
 
 
 # When there is nothing to do

@@ -356,7 +356,7 @@ class UnkeptMachine(LayerMachine):
 
 
 HISTORIES = settings(
-    max_examples=100,
+    max_examples=60,
     stateful_step_count=40,
     deadline=None,
     report_multiple_bugs=False,
