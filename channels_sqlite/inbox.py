@@ -167,7 +167,10 @@ class Inbox:
         """Find somebody else for what a receiver that left was woken for."""
         with self._lock:
             box = self._boxes.find(channel)
-            surplus = box.take_surplus() if box is not None and "!" not in channel else []
+            surplus: list[Entry] = []
+            if box is not None and "!" not in channel:
+                surplus = box.take_surplus()
+                box.releasing += bool(surplus)
             notify = self._boxes.wakeable(channel)
             self._boxes.forget_if_empty(channel)
         for waiter in notify:
@@ -343,7 +346,9 @@ class Inbox:
 
     def _missing(self, channel: str) -> int:
         box = self._boxes.find(channel)
-        return 0 if box is None else len(box.waiters) - len(box.entries) - box.claiming
+        if box is None or box.releasing:  # what is put back comes before what would be claimed now
+            return 0
+        return len(box.waiters) - len(box.entries) - box.claiming
 
     def _claim(self, channel: str) -> None:
         """Claim exactly as many messages as receivers wait for: more would be lost with this process."""
@@ -387,15 +392,19 @@ class Inbox:
         self._outbox.post(release, lambda write: self._released(channel, surplus, write))
 
     def _released(self, channel: str, surplus: list[Entry], write: Write[None]) -> None:
-        if write.error is not None:
-            # They stay here, for the next receiver in this process.
-            self._reports.failed(f"putting {len(surplus)} messages back into channel {channel!r}", write.error)
-            with self._lock:
-                box = self._boxes.open(channel)
+        notify: list[Waiter] = []
+        with self._lock:
+            box = self._boxes.open(channel)
+            box.releasing -= 1
+            if write.error is not None:  # they stay here, for the next receiver in this process
                 box.entries.extendleft(surplus)
                 notify = self._boxes.wakeable(channel)
-            for waiter in notify:
-                self._notify(waiter)
+            self._boxes.forget_if_empty(channel)
+        if write.error is not None:
+            self._reports.failed(f"putting {len(surplus)} messages back into channel {channel!r}", write.error)
+        for waiter in notify:
+            self._notify(waiter)
+        self.pull()  # for receivers that came meanwhile
 
     def idle_channels(self, idle_s: float) -> list[str]:
         """Forget the normal channels that nobody has waited on for `idle_s` seconds, and return their names."""
@@ -504,7 +513,8 @@ class Inbox:
             boxes = list(self._boxes)
             waiters = [waiter for _, box in boxes for waiter in box.waiters]
             claimed = [(name, list(box.entries)) for name, box in boxes if "!" not in name and box.entries]
-            for _, box in boxes:
+            for name, box in boxes:
+                box.releasing += bool("!" not in name and box.entries)
                 box.entries.clear()
         for waiter in waiters:
             waiter.fail(error)

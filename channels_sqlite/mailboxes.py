@@ -62,13 +62,14 @@ def _set_exception(future: asyncio.Future[None], error: Exception) -> None:
 class Mailbox:
     """What waits on one channel: messages in order of their ids, receivers in order of their calls."""
 
-    __slots__ = ("claiming", "entries", "waiters", "woken")
+    __slots__ = ("claiming", "entries", "releasing", "waiters", "woken")
 
     def __init__(self) -> None:
         self.entries: deque[Entry] = deque()
         self.waiters: dict[Waiter, None] = {}
         self.woken = 0  # waiters that were woken and have not come back yet
         self.claiming = 0  # messages of a normal channel asked for and not here yet
+        self.releasing = 0  # transactions under way that put messages of a normal channel back
 
     def next_to_wake(self, messages: int) -> Waiter | None:
         """Return a waiter to wake when there are more `messages` than woken waiters, marked as woken."""
@@ -106,7 +107,12 @@ class Mailbox:
         return bool(evicted)
 
     def take_surplus(self) -> list[Entry]:
-        """Take out the newest messages that nobody waits for, newest first."""
+        """Take out the newest messages that nobody waits for, newest first.
+
+        Not while more of them are on their way here: what goes back and what comes must not overtake each other.
+        """
+        if self.claiming:
+            return []
         return [self.entries.pop() for _ in range(len(self.entries) - len(self.waiters))]
 
     def drop_expired(self, now: float) -> int:
@@ -120,7 +126,7 @@ class Mailbox:
     @property
     def empty(self) -> bool:
         """Whether it can be forgotten."""
-        return not (self.entries or self.waiters or self.claiming)
+        return not (self.entries or self.waiters or self.claiming or self.releasing)
 
 
 class Mailboxes:

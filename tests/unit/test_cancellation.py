@@ -511,7 +511,8 @@ async def test_message_of_another_thread_between_any_two_lines_of_a_cancellation
     layer = make_layer(polling_interval=NEVER_POLL_S, capacity=10_000)
     ledger = await Ledger.of_kind(layer, kind)
     # With the longest wait the other thread has done its work when this one goes on, with the others it is at it.
-    for line, wait_s in itertools.product(itertools.count(1), (0, 1e-4, 3e-4, LOCKED_OUT_S)):
+    waits_s = (0, 1e-4, 3e-4, LOCKED_OUT_S)
+    for line, wait_s in ((line, wait_s) for line in itertools.count(1) for wait_s in waits_s):
         sent = len(ledger.sent)
         interruption = Interruption(line, partial(other_loop.send, ledger, wait_s))
         tasks = [ledger.receiver(), ledger.receiver()]

@@ -9,7 +9,7 @@ import asyncio
 import tempfile
 import time
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -369,4 +369,5 @@ HISTORIES = settings(
 @pytest.mark.slow
 @pytest.mark.parametrize("machine", [LayerMachine, UnkeptMachine], ids=["kept", "retention 0"])
 def test_layer_does_what_the_model_says(machine: type[LayerMachine]) -> None:
-    run_state_machine_as_test(machine, settings=HISTORIES)
+    run: Callable[..., None] = run_state_machine_as_test  # without types in the hypothesis for older Pythons
+    run(machine, settings=HISTORIES)
