@@ -49,6 +49,15 @@ async def test_read_and_unread_rows_stay_for_their_retention_and_go_by_themselve
     await aeventually(lambda: count_messages(database.path) == 1)
 
 
+@pytest.mark.slow
+async def test_rows_of_a_layer_that_fell_silent_go_by_themselves(
+    make_layer: LayerFactory, database: ChannelDatabase
+) -> None:
+    for prefix in ("one", "two"):  # made at the same moment, so that they keep house in step
+        await send_some(make_layer(prefix=prefix, expiry=1, message_retention=3), 4)
+    await aeventually(lambda: count_messages(database.path, "one") + count_messages(database.path, "two") == 0, 15)
+
+
 async def test_a_retention_below_expiry_keeps_messages_deliverable(
     make_layer: LayerFactory, database: ChannelDatabase, clock: Clock
 ) -> None:
@@ -90,6 +99,7 @@ async def test_prefixes_in_one_file_keep_their_own_retention(
     short = make_layer(prefix="short", message_retention=100)
     long = make_layer(prefix="long", message_retention=10_000)
     for layer in (long, short, long):
+        await layer.new_channel()  # who receives keeps house all the time
         await send_some(layer, 4)
     clock.shift_s += 100
     await aeventually(lambda: count_messages(database.path, "short") == 0)
