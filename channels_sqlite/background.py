@@ -17,6 +17,8 @@ __all__ = ["BackgroundThread"]
 
 logger = logging.getLogger(__name__)
 
+MOST_IDLE_S = 1.0  # from a job to the next tick
+
 Job = Callable[[], object]
 
 
@@ -65,8 +67,8 @@ class BackgroundThread:
             if job is None:  # only `stop` ends the thread: jobs may come until then
                 return
             self._guarded(job)
-            if due is None:
-                due = time.monotonic()
+            # Whatever the job was for, there may be something to do now.
+            due = time.monotonic() if due is None else min(due, time.monotonic() + MOST_IDLE_S)
 
     def _guarded(self, job: Callable[[], object]) -> float | None:
         with self.working:

@@ -25,6 +25,7 @@ __all__ = ["Housekeeping"]
 
 logger = logging.getLogger(__name__)
 
+SOONEST_S, LATEST_S = 1.0, 60.0  # between two rounds while there is something to do
 ROUND_S = 0.5  # the longest that trimming works in one round
 SCAN_ROWS = 5000  # rows looked at in one round where messages are not kept
 CHECKPOINT_BYTES = 16 * 1024 * 1024
@@ -184,9 +185,17 @@ class Housekeeping:
 
     # Checkpoints
 
-    def idle(self) -> bool:
-        """Whether nothing is left to do until somebody writes."""
-        return self._wal_bytes_and_age()[0] <= FRESH_WAL_BYTES
+    def due_in_s(self) -> float | None:
+        """Return the seconds until the next round is due, when nobody writes; None: nothing is left to do."""
+        if self._wal_bytes_and_age()[0] > FRESH_WAL_BYTES:
+            return SOONEST_S
+        rows = self._store.oldest(self._kept_from, 1) if self._options.auto_trim else []
+        if not rows:
+            return None
+        _, _, _, created_at, expires_at = rows[0]
+        retention = self._options.message_retention
+        due_at = created_at + retention if retention else expires_at
+        return min(max(due_at - time.time(), SOONEST_S), LATEST_S)
 
     def checkpoint_if_large(self) -> None:
         """Do a checkpoint, when no other process is at it, if the WAL has grown large."""

@@ -279,10 +279,14 @@ class LayerProcess:
             self.reports.failed("housekeeping", error)
         busy = self.outbox.commits != self._commits_seen
         self._commits_seen = self.outbox.commits
-        if busy or self._registration.done or not self._housekeeping.idle():
+        if busy or self._registration.done:
             return TICK_S
         self._sleeping = True
-        return None
+        try:
+            return self._housekeeping.due_in_s()
+        except sqlite3.Error as error:
+            self.reports.failed("housekeeping", error)
+            return TICK_S
 
     def _checkpoint_in_thread(self) -> None:
         if self._housekeeping is not None and self._connections is not None and not self._broken:

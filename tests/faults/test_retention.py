@@ -54,8 +54,8 @@ async def test_rows_of_a_layer_that_fell_silent_go_by_themselves(
     make_layer: LayerFactory, database: ChannelDatabase
 ) -> None:
     for prefix in ("one", "two"):  # made at the same moment, so that they keep house in step
-        await send_some(make_layer(prefix=prefix, expiry=1, message_retention=3), 4)
-    await aeventually(lambda: count_messages(database.path, "one") + count_messages(database.path, "two") == 0, 15)
+        await send_some(make_layer(prefix=prefix, expiry=1, message_retention=9), 4)
+    await aeventually(lambda: count_messages(database.path, "one") + count_messages(database.path, "two") == 0, 25)
 
 
 async def test_a_retention_below_expiry_keeps_messages_deliverable(

@@ -484,10 +484,10 @@ async def all_received(ledger: Ledger) -> None:
 
 
 # Where the interrupted line holds a lock that the action needs, the action gets on when the line has been left.
-LOCKED_OUT_S = 0.02
+LOCKED_OUT_S = 0.005
 
 
-@pytest.mark.parametrize("kind", ["normal", "specific", "queue"])
+@kinds
 async def test_message_of_another_thread_between_any_two_lines_of_receive_arrives(
     make_layer: LayerFactory, other_loop: OtherLoop, kind: str
 ) -> None:
@@ -511,7 +511,8 @@ async def test_message_of_another_thread_between_any_two_lines_of_receive_arrive
     assert line > 20
 
 
-@pytest.mark.parametrize("kind", ["normal", "specific", "queue"])
+@pytest.mark.slow
+@kinds
 async def test_message_of_another_thread_between_any_two_lines_of_a_cancellation_arrives(
     make_layer: LayerFactory, other_loop: OtherLoop, kind: str
 ) -> None:
@@ -520,7 +521,7 @@ async def test_message_of_another_thread_between_any_two_lines_of_a_cancellation
     for line in itertools.count(1):
         happened = False
         # With the longest wait the other thread has done its work when this one goes on, with the others it is at it.
-        for wait_s in (0, 1e-4, 3e-4, LOCKED_OUT_S):
+        for wait_s in (LOCKED_OUT_S, (0, 1e-4, 3e-4)[line % 3]):
             sent = len(ledger.sent)
             interruption = Interruption(line, partial(other_loop.send, ledger, wait_s))
             tasks = [ledger.receiver(), ledger.receiver()]
@@ -540,7 +541,7 @@ async def test_message_of_another_thread_between_any_two_lines_of_a_cancellation
     assert line > 20
 
 
-@pytest.mark.parametrize("kind", ["normal", "specific", "queue"])
+@kinds
 async def test_receiver_of_another_thread_that_is_cancelled_at_any_line_of_receive_leaves_its_message(
     make_layer: LayerFactory, other_loop: OtherLoop, kind: str
 ) -> None:
