@@ -5,6 +5,7 @@ Every test is checked for what it leaves behind (`tests/support/leaks.py`). One 
     @pytest.mark.leaks_allowed(reason="the thread of that library ends with the process")
 """
 
+import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -15,6 +16,10 @@ from tests.support.databases import ChannelDatabase, channel_database
 from tests.support.layers import LayerFactory
 from tests.support.leaks import belongings, leftovers
 from tests.support.processes import ProcessFactory
+
+
+# A shell starts what runs in its background with SIGINT ignored, and the processes of the tests would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
