@@ -17,7 +17,6 @@ from tests.support.layers import LayerFactory
 from tests.support.leaks import belongings, leftovers
 from tests.support.processes import ProcessFactory
 
-
 # A shell starts what runs in its background with SIGINT ignored, and the processes of the tests would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
