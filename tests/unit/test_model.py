@@ -368,7 +368,7 @@ HISTORIES = settings(
 
 
 # A failure is made smaller again and again, which takes a while.
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 @pytest.mark.slow
 @pytest.mark.parametrize("machine", [LayerMachine, UnkeptMachine], ids=["kept", "retention 0"])
 def test_layer_does_what_the_model_says(machine: type[LayerMachine]) -> None:
