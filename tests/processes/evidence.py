@@ -70,13 +70,22 @@ def wake_folder(database: ChannelDatabase) -> list[str]:
     return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
 
 
-def traces_of(database: ChannelDatabase, client: str) -> list[str]:
-    """What a client has in the database and beside it; nothing once it was cleaned up after."""
+def newest_message(database: ChannelDatabase) -> int:
+    """The id of the message that was sent last."""
+    return int(query(database, "SELECT max(id) FROM channels_sqlite_message")[0][0])
+
+
+def traces_of(database: ChannelDatabase, client: str, read_up_to: int = 0) -> list[str]:
+    """What a client has in the database and beside it; nothing once it was cleaned up after.
+
+    Messages up to the id `read_up_to` had been read, and are kept for looking back.
+    """
     traces = [name for name in wake_folder(database) if client in name]
     for table in ("process", "membership", "listener"):
         rows = query(database, f"SELECT count(*) FROM channels_sqlite_{table} WHERE client = ?", client)
         traces += [f"{rows[0][0]} rows in {table}"] if rows[0][0] else []
-    unread = query(database, "SELECT count(*) FROM channels_sqlite_message WHERE kind = 1 AND client = ?", client)
+    statement = "SELECT count(*) FROM channels_sqlite_message WHERE kind = 1 AND client = ? AND id > ?"
+    unread = query(database, statement, client, read_up_to)
     traces += [f"{unread[0][0]} messages"] if unread[0][0] else []
     return traces
 
@@ -104,10 +113,12 @@ def by_sender(messages: list[dict[str, Any]]) -> dict[Any, list[int]]:
     return numbers
 
 
-async def until_gone(database: ChannelDatabase, client: str, deadline_s: float = BURIAL_DEADLINE_S) -> None:
+async def until_gone(
+    database: ChannelDatabase, client: str, deadline_s: float = BURIAL_DEADLINE_S, *, read_up_to: int = 0
+) -> None:
     """Wait until a client has left nothing; AssertionError, saying what is left, when that takes too long."""
     end = time.monotonic() + deadline_s
-    while traces := traces_of(database, client):
+    while traces := traces_of(database, client, read_up_to):
         if time.monotonic() >= end:
             raise AssertionError(f"client {client} has after {deadline_s:g} s: {', '.join(traces)}")
         await asyncio.sleep(0.05)

@@ -15,6 +15,7 @@ from tests.processes.evidence import (
     SETTLE_DEADLINE_S,
     client_of,
     count_waiting,
+    newest_message,
     query,
     receive_within,
     registered_clients,
@@ -101,8 +102,9 @@ async def test_workers_forked_from_a_process_that_used_the_layer_all_serve(
 
     # One is killed: what was its goes, what is the parent's and the others' stays.
     killed, *others = workers
+    read_up_to = newest_message(database)
     os.kill(workers[killed], signal.SIGKILL)
-    await until_gone(database, client_of(killed))
+    await until_gone(database, client_of(killed), read_up_to=read_up_to)
     assert {client_of(channel) for channel in (*others, parents, own)} == registered_clients(database)
     await layer.group_send("workers", {"type": "ask", "reply_to": own})
     assert {answer["pid"] for answer in await answers(2)} == {workers[channel] for channel in others}
