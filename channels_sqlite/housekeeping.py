@@ -2,7 +2,8 @@
 
 Checkpoints are the only place where SQLite waits for the disk, and two of them at once can corrupt the file on
 SQLite before 3.51.3 (https://www.sqlite.org/wal.html#walresetbug): hence the election, a `flock` that is held for the
-length of one round.
+length of one round. All else may be done twice without harm, and is, when the elected process does not come to an end:
+it may have been suspended in the middle of its round.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ CHECKPOINT_IDLE_S = 5.0
 FRESH_WAL_BYTES = 16384  # more than what a checkpoint itself leaves
 CHECKPOINT_BUSY_MS = 100
 ORPHANS_EVERY_S = 5.0
+PATIENT_ROUNDS = 3  # that were another process's, one after the other, until this one works beside it
 
 
 class Housekeeping:
@@ -59,18 +61,21 @@ class Housekeeping:
         self._kept_from = 0  # with retention: nothing of this prefix lies below this id
         self._scanned_to = 0  # without retention: where the last round stopped looking
         self._orphans_at = 0.0
+        self._not_elected = 0  # rounds one after the other
 
     def run(self) -> None:
         """Do a round, on the background thread."""
         with self._lock as elected:
-            if not elected:
+            self._not_elected = 0 if elected else self._not_elected + 1
+            if not elected and self._not_elected <= PATIENT_ROUNDS:
                 return
             # Each for itself: a full disk that keeps one from its work may be what another one mends.
             self._attempt("looking for dead processes", self.bury_the_dead)
             if self._options.auto_trim:
                 self._attempt("trimming", lambda: self.trim(time.monotonic() + ROUND_S))
             self._attempt("retiring what has expired", self._retire_expired)
-            self._attempt("a checkpoint", self._checkpoint_if_due)
+            if elected:
+                self._attempt("a checkpoint", self._checkpoint_if_due)
 
     def _attempt(self, what: str, work: Callable[[], object]) -> None:
         try:
