@@ -37,10 +37,10 @@ def lines(status: LayerStatus, earlier: Earlier | None = None, *, most: int | No
 
 
 def _rows(status: LayerStatus, earlier: Earlier | None) -> str:
-    text = f"{status.rows:,} rows"
+    text = f"{status.rows:,} {'row' if status.rows == 1 else 'rows'}"
     if earlier is not None:
-        written = (status.newest_id - earlier.status.newest_id) / earlier.seconds
-        text += f" ({_rate(status.rows - earlier.status.rows, earlier)}), {written:,.1f}/s written"
+        written = _rate(status.newest_id - earlier.status.newest_id, earlier)
+        text += f" ({_rate(status.rows - earlier.status.rows, earlier)}), {written.lstrip('+')} written"
     return text
 
 
@@ -107,7 +107,8 @@ def _crop_start(text: str, width: int = WIDTH) -> str:
 
 
 def _rate(change: int, earlier: Earlier) -> str:
-    return f"{change / earlier.seconds:+,.1f}/s"
+    rate = change / earlier.seconds
+    return f"{rate:+,.0f}/s" if abs(rate) >= 100 else f"{rate:+,.1f}/s"
 
 
 def size(number_bytes: int) -> str:

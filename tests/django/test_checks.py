@@ -157,14 +157,6 @@ def test_only_the_databases_asked_for_are_looked_at(add_database: AddDatabase) -
     assert check_databases() == []
 
 
-def test_ids_are_used_once() -> None:
-    ids = [value for value in vars(checks).values() if isinstance(value, str) and value.startswith("channels_sqlite.E")]
-    ids += [
-        value for value in vars(checks).values() if isinstance(value, str) and value.startswith("channels_sqlite.W")
-    ]
-    assert len(ids) == len(set(ids)) >= 20
-
-
 # Silence
 
 
