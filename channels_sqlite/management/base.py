@@ -1,20 +1,16 @@
-"""What the commands share: choosing layers, waiting to be interrupted, drawing on a terminal."""
+"""What the commands share: choosing layers, drawing on a terminal."""
 
 from __future__ import annotations
 
 import shutil
-import signal
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Sequence
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser, OutputWrapper
 from typing_extensions import Self
 
 from channels_sqlite.configured import LayerEntry, entries
 
-__all__ = ["LayerCommand", "ProgressBar", "Screen", "interruptible"]
+__all__ = ["LayerCommand", "ProgressBar", "Screen"]
 
 BAR_WIDTH = 30
 
@@ -56,24 +52,6 @@ class LayerCommand(BaseCommand):
     def skipped_text(skipped: Sequence[LayerEntry]) -> str:
         """Name layers of other backends, or return ""."""
         return " ".join(f"{entry.setting} is skipped: its backend is {entry.backend!r}." for entry in skipped)
-
-
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """End the block, and nothing more, on Ctrl-C and on SIGTERM."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001  # the signature is signal's
-        raise KeyboardInterrupt
-
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, interrupt) if in_main_thread else None
-    try:
-        yield
-    except KeyboardInterrupt:
-        pass
-    finally:
-        if in_main_thread:
-            signal.signal(signal.SIGTERM, before)
 
 
 class Screen:

@@ -22,7 +22,7 @@ from django.test import override_settings
 from pytest_django import DjangoDbBlocker
 
 from channels_sqlite.management import base
-from channels_sqlite.management.base import Screen, interruptible
+from channels_sqlite.management.base import Screen
 from channels_sqlite.presence import machine_id
 from channels_sqlite.status import ChannelStatus, GroupStatus, LayerStatus, ProcessStatus
 from channels_sqlite.status_table import Earlier, age, lines, size
@@ -341,18 +341,6 @@ def test_elsewhere_they_follow_each_other() -> None:
         screen.show(["one"])
         screen.show(["two"])
     assert out.getvalue() == "one\n\ntwo\n\n"
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_signals_end_what_is_interruptible_and_handlers_come_back(number: signal.Signals) -> None:
-    before = signal.getsignal(signal.SIGTERM)
-    went_on = False
-    with interruptible():
-        os.kill(os.getpid(), number)
-        time.sleep(DEADLINE_S)
-        went_on = True
-    assert not went_on
-    assert signal.getsignal(signal.SIGTERM) is before
 
 
 @pytest.mark.parametrize("interval", ["0", "-1", "nan", "soon", "1e9"])

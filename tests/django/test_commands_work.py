@@ -346,7 +346,7 @@ def test_send_sends_to_a_group(sending: ChannelDatabase) -> None:
     [
         (["jobs", "{'type': 'x'}"], "no JSON.*double quotes"),
         (["jobs", "[1]"], "must be a JSON object"),
-        (["jobs", "{}", "--layer", "nope"], "has no 'nope'; it has: 'default'"),
+        (["jobs", "{}", "--layer", "nope"], "has no alias 'nope'; it has: 'default'"),
         (["not a name", "{}"], "name must be"),
         (["not a name", "{}", "--group"], "name must be"),
         (["jobs", '{"__asgi_channel__": 1}'], "__asgi_channel__"),

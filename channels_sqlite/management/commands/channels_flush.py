@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
-
-from asgiref.sync import async_to_sync
 from channels.layers import channel_layers
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import CommandError, CommandParser
@@ -13,9 +10,7 @@ from channels_sqlite.configured import LayerEntry
 from channels_sqlite.exceptions import ChannelDatabaseError
 from channels_sqlite.management.base import LayerCommand
 from channels_sqlite.status import look_at
-
-if TYPE_CHECKING:
-    from channels_sqlite.layers import SqliteChannelLayer
+from channels_sqlite.sync import SyncChannelLayer
 
 __all__ = ["Command"]
 
@@ -44,7 +39,7 @@ class Command(LayerCommand):
         faults: list[str] = []
         for entry in ours:
             try:
-                async_to_sync(_flush)(entry.alias)
+                _flush(entry.alias)
             except (ImproperlyConfigured, ChannelDatabaseError) as error:
                 faults.append(f"{entry.alias}: {error}")
             else:
@@ -68,10 +63,10 @@ class Command(LayerCommand):
             raise CommandError("Nothing was deleted.")
 
 
-async def _flush(alias: str) -> None:
+def _flush(alias: str) -> None:
     # A layer of this command's own: closing the one that the process may use would end its memberships.
-    layer = cast("SqliteChannelLayer", channel_layers.make_backend(alias))
+    layer = SyncChannelLayer(channel_layers.make_backend(alias))
     try:
-        await layer.flush()
+        layer.flush()
     finally:
-        await layer.close()
+        layer.close()

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import sys
 
-from asgiref.sync import async_to_sync
 from channels.exceptions import ChannelFull, MessageTooLarge
-from channels.layers import channel_layers
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from channels_sqlite.exceptions import ChannelDatabaseError
+from channels_sqlite.sync import get_sync_channel_layer
 
 __all__ = ["Command"]
 
@@ -36,12 +35,13 @@ class Command(BaseCommand):
 
     def handle(self, *, channel: str, message: str, group: bool, layer: str, **options: object) -> None:
         """Run the command."""
-        if layer not in channel_layers:
-            known = ", ".join(map(repr, channel_layers.configs)) or "none"
-            raise CommandError(f"CHANNEL_LAYERS has no {layer!r}; it has: {known}.")
         parsed = _parse(sys.stdin.read() if message == "-" else message)
         try:
-            async_to_sync(_send)(layer, channel, parsed, to_group=group)
+            facade = get_sync_channel_layer(layer)
+            if group:
+                facade.group_send(channel, parsed)
+            else:
+                facade.send(channel, parsed)
         except (TypeError, ValueError, ChannelFull, MessageTooLarge) as error:
             raise CommandError(str(error) or f"{channel!r} is full ({type(error).__name__}).") from error
         except (ImproperlyConfigured, ChannelDatabaseError) as error:
@@ -60,11 +60,3 @@ def _parse(text: str) -> dict[str, object]:
     if not isinstance(parsed, dict):
         raise CommandError(f'The message must be a JSON object, such as \'{{"type": "chat.message"}}\'; got {text!r}.')
     return parsed
-
-
-async def _send(alias: str, channel: str, message: dict[str, object], *, to_group: bool) -> None:
-    layer = channel_layers[alias]
-    if to_group:
-        await layer.group_send(channel, message)
-    else:
-        await layer.send(channel, message)

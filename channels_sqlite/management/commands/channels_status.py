@@ -6,6 +6,7 @@ import argparse
 import json
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from django.core.exceptions import ImproperlyConfigured
@@ -13,9 +14,11 @@ from django.core.management.base import CommandError, CommandParser
 
 from channels_sqlite.configured import LayerEntry
 from channels_sqlite.exceptions import ChannelDatabaseError
-from channels_sqlite.management.base import LayerCommand, Screen, interruptible
+from channels_sqlite.interrupts import ended_by_signals
+from channels_sqlite.management.base import LayerCommand, Screen
 from channels_sqlite.status import LayerStatus, look_at
 from channels_sqlite.status_table import Earlier, lines
+from channels_sqlite.waiters import Gate
 
 __all__ = ["Command"]
 
@@ -60,18 +63,17 @@ class Command(LayerCommand):
             raise CommandError("\n".join(f"{alias}: {fault}" for alias, fault in looking.faults.items()))
 
     def _watch(self, looking: Looking, interval_s: float, *, as_json: bool) -> None:
-        with interruptible():
-            if as_json:
-                while True:
-                    looking.look()
+        gate = Gate()
+        with ended_by_signals(gate.open), ExitStack() as stack:
+            screen = None if as_json else stack.enter_context(Screen(self.stdout))
+            while not gate.opened:
+                looking.look()
+                if screen is None:
                     self.stdout.write(looking.json())
                     self.stdout.flush()
-                    time.sleep(interval_s)
-            with Screen(self.stdout) as screen:
-                while True:
-                    looking.look()
+                else:
                     screen.show(looking.table())
-                    time.sleep(interval_s)
+                gate.sleep(time.monotonic() + interval_s)
 
 
 @dataclass
