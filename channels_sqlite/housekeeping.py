@@ -225,11 +225,12 @@ class Housekeeping:
                 if elected:
                     self.checkpoint()
 
-    def checkpoint_now(self) -> None:
-        """Do a checkpoint, unless another process is at it."""
+    def checkpoint_now(self) -> bool:
+        """Do a checkpoint, unless another process is at its housekeeping; return whether it was done."""
         with self._lock as elected:
             if elected and self._connections.wal:
                 self.checkpoint()
+            return elected
 
     def _checkpoint_if_due(self) -> None:
         size_bytes, idle_s = self._wal_bytes_and_age()

@@ -31,6 +31,7 @@ T = TypeVar("T")
 
 ROUND_S = 0.2  # between two calls of `progress`
 BUSY_RETRY_S = 0.005
+CHECKPOINT_PATIENCE_S = 3.0
 # Content that VACUUM writes anew in about a quarter of a second, holding the write lock.
 QUICK_BYTES = 64 * 1024 * 1024
 VACUUM_BYTES_PER_S = 200 * 1024 * 1024  # for an estimate; 250 MB/s were measured on a modest disk
@@ -134,11 +135,14 @@ class Maintenance:
             if before.content_bytes > QUICK_BYTES and self._store.processes() and not may_block:
                 raise VacuumRefusedError(
                     f"writing {before.content_bytes / 1024**2:,.0f} MiB anew would keep the "
-                    f"{len(self._store.processes())} live processes from sending for about "
-                    f"{before.content_bytes / VACUUM_BYTES_PER_S:.0f} s or more"
+                    f"{len(self._store.processes())} live processes from sending for "
+                    f"{before.content_bytes / VACUUM_BYTES_PER_S:.1f} s or more"
                 )
             longest_s = self._vacuum_at_once()
-        self._reading(self._housekeeping.checkpoint_now)
+        # Until then the file keeps its size. Where others are at it all the time, one of them does it.
+        deadline = time.monotonic() + CHECKPOINT_PATIENCE_S
+        while not self._reading(self._housekeeping.checkpoint_now) and time.monotonic() < deadline:
+            time.sleep(BUSY_RETRY_S)
         progress(1.0)
         after = self._store.free_space()
         return Vacuumed(before.pages * before.page_bytes, after.pages * after.page_bytes, longest_s)
