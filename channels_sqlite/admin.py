@@ -66,8 +66,8 @@ def duration(seconds: float) -> str:
     """Return a length of time in its largest sensible unit."""
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if abs(seconds) >= 2 * length:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{seconds:.0f} s"
+            return f"{seconds / length:.0f}\N{NO-BREAK SPACE}{unit}"
+    return f"{seconds:.0f}\N{NO-BREAK SPACE}s"
 
 
 def clock(moment: float) -> str:
@@ -75,10 +75,15 @@ def clock(moment: float) -> str:
     return datetime.fromtimestamp(moment, tz=timezone.get_current_timezone()).strftime("%Y-%m-%d %H:%M:%S %Z")
 
 
-def when(moment: float, now: float) -> str:
-    """Return a moment (seconds since 1970), and how far away it is."""
-    away = f"in {duration(moment - now)}" if moment > now else f"{duration(now - moment)} ago"
-    return f"{clock(moment)}, {away}"
+def away(moment: float, now: float) -> str:
+    """Return how far away a moment (seconds since 1970) is."""
+    return f"in {duration(moment - now)}" if moment > now else f"{duration(now - moment)} ago"
+
+
+def breakable(name: str) -> str:
+    """Return a name as HTML that may be broken after its "!": the second half of many is long."""
+    queue, mark, local = name.partition("!")
+    return format_html("{}<wbr>{}", queue + mark, local) if mark else name
 
 
 def state_in_words(message: Row, now: float) -> str:
@@ -190,9 +195,9 @@ class MessageAdmin(LookOnly):
     @admin.display(description="channel or group")
     def channel(self, row: Row) -> str:
         """Return the full name that the message was sent to."""
-        return row.queue + (row.local or "")
+        return breakable(row.queue + (row.local or ""))
 
-    @admin.display(description="to a")
+    @admin.display(description="kind")
     def kind_in_words(self, row: Row) -> str:
         """Return what the name stands for."""
         return str(dict(Message.Kind.choices).get(row.kind, row.kind))
@@ -217,12 +222,12 @@ class MessageAdmin(LookOnly):
     @admin.display(description="sent")
     def sent(self, row: Row) -> str:
         """Return when the message was sent."""
-        return f"{clock(row.created_at)}, {duration(time.time() - row.created_at)} ago"
+        return f"{clock(row.created_at)}, {away(row.created_at, time.time())}"
 
     @admin.display(description="expires")
     def expires(self, row: Row) -> str:
         """Return when it is, or was, too late to read the message."""
-        return when(row.expires_at, time.time())
+        return f"{clock(row.expires_at)}, {away(row.expires_at, time.time())}"
 
     @admin.display(description="size")
     def size(self, row: Row) -> str:
@@ -274,7 +279,7 @@ class MembershipAdmin(LookOnly):
     @admin.display(description="channel")
     def channel_text(self, row: Member) -> str:
         """Return the full name of the channel."""
-        return row.channel
+        return breakable(row.channel)
 
     @admin.display(description="group")
     def group_name_text(self, row: Member) -> str:
@@ -296,4 +301,4 @@ class MembershipAdmin(LookOnly):
     @admin.display(description="ends")
     def ends(self, row: Member) -> str:
         """Return when the membership ends if nobody renews it."""
-        return "when discarded" if row.expires_at is None else when(row.expires_at, time.time())
+        return "when discarded" if row.expires_at is None else away(row.expires_at, time.time())

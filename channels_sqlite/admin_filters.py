@@ -41,7 +41,12 @@ WINDOW_ROWS = 100_000
 BUSY_ROWS = 10_000  # the newest ones, among which the filters find the channels and groups to offer
 MOST_CHOICES = 20
 
-SENT_BEFORE_S = {60: "a minute ago or earlier", 600: "10 minutes ago", 3600: "an hour ago", 21600: "6 hours ago"}
+SENT_BEFORE_S = {
+    60: "at least a minute ago",
+    600: "at least 10 minutes ago",
+    3600: "at least an hour ago",
+    21600: "at least 6 hours ago",
+}
 
 
 def alias_of(request: HttpRequest) -> str:

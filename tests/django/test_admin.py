@@ -122,7 +122,7 @@ def page_of(client: Client, url: str) -> str:
 
 
 def without_markup(page: str) -> str:
-    return " ".join(unescape(re.sub(r"<[^>]*>", " ", page)).split())
+    return " ".join(unescape(re.sub(r"<[^>]*>", " ", page.replace("<wbr>", ""))).split())
 
 
 # What is shown
@@ -147,7 +147,7 @@ def test_what_layers_of_several_prefixes_sent_is_shown_newest_first(visitor: Cli
     assert re.fullmatch(r"2 room group sent \d+ s {'type': 'to.all'} asgi", to_group)
     assert re.fullmatch(r"1 jobs normal channel read \d+ s {'type': 'job.do', 'id': 7} asgi", oldest)
     (member,) = rows_of(visitor, MEMBERSHIPS)
-    assert re.fullmatch(r"jobs room normal channel any \S+ \S+ \S+, in 24 h asgi", member)
+    assert re.fullmatch(r"jobs room normal channel any in 24 h asgi", member)
 
 
 @pytest.mark.parametrize(
@@ -263,8 +263,8 @@ def test_memberships_tell_their_process_and_their_end(visitor: Client) -> None:
     add_member(client="here", channel="specific.here!a", expires_at=time.time() + 7200.5)
     add_member(client="gone", channel="specific.gone!b", expires_at=time.time() - 300)
     gone, here = rows_of(visitor, MEMBERSHIPS)
-    assert re.fullmatch(r"specific.here!a room process-specific channel pid 4711 .*, in 2 h asgi", here)
-    assert re.fullmatch(r"specific.gone!b room process-specific channel gone .*, 5 min ago asgi", gone)
+    assert re.fullmatch(r"specific.here!a room process-specific channel pid 4711 in 2 h asgi", here)
+    assert re.fullmatch(r"specific.gone!b room process-specific channel gone 5 min ago asgi", gone)
     add_member(channel="mails")
     assert re.fullmatch(r"mails room normal channel any when discarded asgi", rows_of(visitor, MEMBERSHIPS)[0])
     member = Membership.objects.using("channels").get(channel="mails")
