@@ -170,7 +170,7 @@ class Site:
 
     def assert_nothing_is_left(self) -> None:
         """The program has ended by itself, and with it all that it brought."""
-        self.program.wait()
+        self.program.wait(DEADLINE_S)
         output = self.program.output
         eventually(lambda: not self._running(), DEADLINE_S, what=f"the end of all processes of the server:\n{output}")
         assert self.readers() == {}, output

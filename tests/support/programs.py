@@ -55,11 +55,12 @@ class Program:
         self.process.terminate()
         return self.wait()
 
-    def wait(self) -> int:
+    def wait(self, deadline_s: float = END_DEADLINE_S) -> int:
+        """Return the exit code, once the process has ended by itself. Raises AssertionError when it does not."""
         try:
-            return self.process.wait(END_DEADLINE_S)
+            return self.process.wait(deadline_s)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"did not end within {END_DEADLINE_S:g} s; output:\n{self.output}") from None
+            raise AssertionError(f"did not end within {deadline_s:g} s; output:\n{self.output}") from None
 
     def kill(self) -> None:
         """SIGKILL, and wait until it is gone."""
