@@ -11,6 +11,7 @@ import psutil
 from websockets.sync.client import ClientConnection, connect
 
 from tests.django.project import Project
+from tests.settings import RUN_FOLDER
 from tests.support.programs import HOST, READY_DEADLINE_S, Program, Started, family, free_port, listens
 from tests.support.waiting import eventually
 
@@ -109,6 +110,9 @@ class Site:
         """Start `python -m module options` in the project's folder, and wait until it takes connections."""
         environment = {
             **self.project.environment(),
+            # Django and Twisted are compiled once a run, whatever the environment says, not at every start.
+            "PYTHONDONTWRITEBYTECODE": "",
+            "PYTHONPYCACHEPREFIX": str(RUN_FOLDER / "pycache"),
             "PYTHONWARNINGS": "always::ResourceWarning" if resource_warnings else "ignore::ResourceWarning",
             # Where gunicorn puts a socket of its own.
             "HOME": str(self.project.folder),
