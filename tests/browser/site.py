@@ -2,20 +2,16 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import channels_sqlite
 from tests.support.processes import ROOT
+from tests.support.programs import HOST, READY_DEADLINE_S, Program, free_port, listens
 from tests.support.waiting import eventually
 
 EXAMPLE = ROOT / "example"
-HOST = "127.0.0.1"
-READY_DEADLINE_S = 60.0
-END_DEADLINE_S = 15.0
 
 
 def example_environment(data: Path) -> dict[str, str]:
@@ -34,59 +30,6 @@ def manage(*arguments: str, data: Path) -> None:
     """Run a management command of the example to its end."""
     command = [sys.executable, "manage.py", *arguments]
     subprocess.run(command, cwd=EXAMPLE, env=example_environment(data), check=True, timeout=60)
-
-
-def free_port() -> int:
-    """A loopback port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def listens(port: int) -> bool:
-    try:
-        socket.create_connection((HOST, port), timeout=1).close()
-    except OSError:
-        return False
-    return True
-
-
-class Program:
-    """A process with its output in a file. Signals go to this very process, by its pid."""
-
-    def __init__(self, command: Sequence[str], folder: Path, environment: Mapping[str, str], log: Path) -> None:
-        self._log = log
-        with log.open("ab") as output:
-            self.process = subprocess.Popen(
-                command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
-            )
-
-    @property
-    def output(self) -> str:
-        return self._log.read_text(encoding="utf-8", errors="replace")
-
-    def prints(self, text: str, deadline_s: float = READY_DEADLINE_S) -> str:
-        """Wait until `text` is in the output; return all of the output."""
-        eventually(lambda: text in self.output or self.process.poll() is not None, deadline_s, what=f"{text!r} printed")
-        assert text in self.output, f"ended with {self.process.returncode}, having printed:\n{self.output}"
-        return self.output
-
-    def terminate(self) -> int:
-        """SIGTERM; return the exit code. Raises AssertionError when the process does not end by itself."""
-        self.process.terminate()
-        return self.wait()
-
-    def wait(self) -> int:
-        try:
-            return self.process.wait(END_DEADLINE_S)
-        except subprocess.TimeoutExpired:
-            raise AssertionError(f"did not end within {END_DEADLINE_S:g} s; output:\n{self.output}") from None
-
-    def kill(self) -> None:
-        """SIGKILL, and wait until it is gone."""
-        self.process.kill()
-        self.process.wait(END_DEADLINE_S)
 
 
 class Server:

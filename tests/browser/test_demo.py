@@ -14,42 +14,15 @@ import psutil
 import pytest
 
 from tests.browser.conftest import VisitorFactory
-from tests.browser.site import EXAMPLE, HOST, Program, example_environment, free_port, listens
+from tests.browser.site import EXAMPLE, example_environment
 from tests.support.processes import ROOT
+from tests.support.programs import HOST, Program, Started, family, free_port, listens
 from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.browser, pytest.mark.processes]
 
 SET_UP_DEADLINE_S = 240.0
 BASE_PYTHON = Path(sys.base_prefix) / ("python.exe" if os.name == "nt" else "bin/python3")
-
-
-class Started:
-    """Programs that a test started; none is left running after it."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._programs: list[Program] = []
-
-    def __call__(self, *command: str, folder: Path, environment: dict[str, str]) -> Program:
-        log = self._folder / f"program-{len(self._programs)}.log"
-        self._programs.append(Program(command, folder, environment, log))
-        return self._programs[-1]
-
-    def end(self) -> None:
-        for program in self._programs:
-            for process in family(program):
-                process.kill()
-            program.process.wait(10)
-
-
-def family(program: Program) -> list[psutil.Process]:
-    """The process itself, while it runs, and all that descend from it."""
-    try:
-        process = psutil.Process(program.process.pid)
-        return [process, *process.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return []
 
 
 def workers_of(program: Program) -> list[psutil.Process]:
