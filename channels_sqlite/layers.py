@@ -17,9 +17,10 @@ from channels.layers import BaseChannelLayer
 from channels_sqlite import forks, names
 from channels_sqlite.codec import Codec, Message, UndecodableError
 from channels_sqlite.inbox import Taken
-from channels_sqlite.mailboxes import Entry, Waiter
+from channels_sqlite.mailboxes import Entry
 from channels_sqlite.options import Options
 from channels_sqlite.process import LayerProcess
+from channels_sqlite.waiters import LoopWaiter
 
 __all__ = ["SqliteChannelLayer"]
 
@@ -86,8 +87,8 @@ class SqliteChannelLayer(BaseChannelLayer):
             await process.ready_to_receive()  # cancelled here, nothing has been taken
         loop = asyncio.get_running_loop()
         while True:
-            taken = process.inbox.take_or_wait(channel, loop)
-            if isinstance(taken, Waiter):
+            taken = process.inbox.take_or_wait(channel, LoopWaiter, loop)
+            if isinstance(taken, LoopWaiter):
                 woken = await self._wait(process, channel, taken)
                 if woken is None:
                     continue
@@ -96,7 +97,7 @@ class SqliteChannelLayer(BaseChannelLayer):
             if message is not None:
                 return message
 
-    async def _wait(self, process: LayerProcess, channel: str, waiter: Waiter) -> Taken | None:
+    async def _wait(self, process: LayerProcess, channel: str, waiter: LoopWaiter) -> Taken | None:
         """Wait until `waiter` is woken and take what it was woken for; None when another receiver was quicker."""
         watch = process.watches.of(waiter.loop)
         watch.waiting += 1
