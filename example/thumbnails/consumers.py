@@ -28,26 +28,20 @@ class JobsConsumer(AsyncWebsocketConsumer):
 
     @override
     async def connect(self) -> None:
-        """Join first, then read: what happens in between is told twice rather than never."""
+        """Accept the page and tell it how things stand; from then on it hears what changes."""
         self.job: int | None = self.scope["url_route"]["kwargs"].get("job")
         self.group = all_jobs if self.job is None else one_job(self.job)
         await self.accept()
-        try:
-            await self.group.aadd(self.channel_name)
-        except ChannelDatabaseError:
-            # The page tries again by itself, with growing pauses, until the database is well.
-            logger.exception("The channel layer's database failed")
-            await self.close(SERVER_TROUBLE)
-            return
-        await self._show_all()
+        await self._join_and_show()
 
     @override
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
-        """Show how things stand when the page asks: it has heard nothing of an unfinished job for a while."""
+        """Show how things stand when the page asks: it has heard nothing for a while."""
         if text_data != '{"type":"look"}':
             await self.close(BAD_FRAME, "unknown frame")
             return
-        await self._show_all()
+        # A membership ends after "group_expiry"; a page may stay open for longer.
+        await self._join_and_show()
 
     @override
     async def disconnect(self, code: int) -> None:
@@ -61,7 +55,15 @@ class JobsConsumer(AsyncWebsocketConsumer):
         """Pass on what a worker or a view has to say about a job."""
         await self.send(text_data=json.dumps(message))
 
-    async def _show_all(self) -> None:
+    async def _join_and_show(self) -> None:
+        """Join first, then read: what happens in between is told twice rather than never."""
+        try:
+            await self.group.aadd(self.channel_name)
+        except ChannelDatabaseError:
+            # The page tries again by itself, with growing pauses, until the database is well.
+            logger.exception("The channel layer's database failed")
+            await self.close(SERVER_TROUBLE)
+            return
         if self.job is None:
             jobs = await database_sync_to_async(latest_jobs)()
         else:

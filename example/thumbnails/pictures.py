@@ -31,7 +31,10 @@ def measure(file: IO[bytes]) -> tuple[int, int]:
     try:
         with Image.open(file, formats=FORMATS) as picture:
             width, height = picture.size
-            sideways = picture.getexif().get(_EXIF_ORIENTATION) in _TURNED_SIDEWAYS
+            # Not getexif(), which decodes a whole PNG in search of it.
+            exif = Image.Exif()
+            exif.load(picture.info.get("exif", b""))
+            sideways = exif.get(_EXIF_ORIENTATION) in _TURNED_SIDEWAYS
     except Image.DecompressionBombError as error:
         raise _too_many_pixels() from error
     except Exception as error:  # Pillow raises whatever broken data makes it stumble over.

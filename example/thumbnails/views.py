@@ -26,8 +26,7 @@ def job_list(request: HttpRequest) -> HttpResponse:
             _hand_over(job)
         return redirect("thumbnails:job", job=job.pk)
     context = {"form": form, "max_upload_bytes": MAX_UPLOAD_BYTES, "jobs": latest_jobs()}
-    status = 400 if form.is_bound else 200
-    return render(request, "thumbnails/jobs.html", {**context, **_for_cards()}, status=status)
+    return render(request, "thumbnails/jobs.html", {**context, **_for_cards()})
 
 
 @require_GET

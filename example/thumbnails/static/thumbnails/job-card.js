@@ -111,7 +111,8 @@ function isOver(job) {
 function factsOf({ width, height, bytes, worker_pid: worker }) {
   const facts = [`${width} × ${height}`, inBytes(bytes)];
   if (worker !== null) facts.push(`worker process ${worker}`);
-  return facts.join(" · ");
+  // Lines break between facts, not inside one.
+  return facts.map((fact) => fact.replaceAll(" ", "\u00a0")).join(" · ");
 }
 
 /** A number of bytes as people read it: 1.5 KB, 2.3 MB. */

@@ -5,6 +5,9 @@ import { JobCard, inBytes } from "./job-card.js";
 
 const LOOK_EVERY_MS = 1_000;
 const ASK_EVERY_MS = 5_000;
+const STAY_EVERY_MS = 30 * 60_000;
+
+const LOOK = { type: "look" };
 
 const find = (id) => document.getElementById(id);
 const list = find("jobs");
@@ -56,8 +59,10 @@ socket.connect();
 setInterval(() => cards.forEach((card) => card.look()), LOOK_EVERY_MS);
 // A channel layer delivers at most once. Whoever waits for news for long asks whether there are any.
 setInterval(() => {
-  if ([...cards.values()].some((card) => card.isInterrupted)) socket.send({ type: "look" });
+  if ([...cards.values()].some((card) => card.isInterrupted)) socket.send(LOOK);
 }, ASK_EVERY_MS);
+// Asking also renews the page's membership in its group, which does not last for ever.
+setInterval(() => socket.send(LOOK), STAY_EVERY_MS);
 
 const input = find("upload")?.querySelector("input[type=file]");
 input?.addEventListener("change", () => {
