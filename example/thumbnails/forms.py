@@ -23,23 +23,21 @@ class PictureForm(forms.Form):
         error_messages={"required": "Choose a picture first.", "empty": "This file is empty."},
     )
 
-    def clean_picture(self) -> UploadedFile:
+    def clean_picture(self) -> UploadedFile[bytes]:
         """Return the upload, and keep its size in pixels for ``new_job``."""
-        upload: UploadedFile = self.cleaned_data["picture"]
+        upload: UploadedFile[bytes] = self.cleaned_data["picture"]
         if (upload.size or 0) > MAX_UPLOAD_BYTES:
             limit, size = filesizeformat(MAX_UPLOAD_BYTES), filesizeformat(upload.size or 0)
             raise forms.ValidationError(f"This file is too large: {size}. The most is {limit}.")
-        if upload.file is None:
-            raise forms.ValidationError("This file did not arrive.")
         try:
-            self.width, self.height = measure(upload.file)
+            self.width, self.height = measure(upload)
         except BadPictureError as error:
             raise forms.ValidationError(str(error)) from error
         return upload
 
     def new_job(self) -> Job:
         """Return a job for the picture, whose file is stored and whose row is not saved yet."""
-        upload: UploadedFile = self.cleaned_data["picture"]
+        upload: UploadedFile[bytes] = self.cleaned_data["picture"]
         name = (upload.name or "picture")[-100:]
         job = Job(name=name, size_bytes=upload.size or 0, width=self.width, height=self.height)
         job.picture.save(name, upload, save=False)
