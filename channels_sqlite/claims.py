@@ -186,11 +186,9 @@ class Claims:
         claimed: list[tuple[str, Entry]] = []
 
         def claim(transaction: Transaction) -> None:
-            for channel in channels:
-                rows = transaction.store.claim(channel, now=transaction.now, limit=1, delete=self._delete)
-                if rows:
-                    transaction.after_commit.append(partial(claimed.append, (channel, Entry(*rows[0]))))
-                    return
+            taken = self.first(transaction, channels)
+            if taken is not None:
+                transaction.after_commit.append(partial(claimed.append, taken))
 
         try:
             self._outbox.write_blocking(claim)
@@ -199,6 +197,14 @@ class Claims:
                 self._put_back(channel, entry)
             raise
         return claimed[0] if claimed else None
+
+    def first(self, transaction: Transaction, channels: Sequence[str]) -> tuple[str, Entry] | None:
+        """Claim the oldest message of the first of `channels` that has one."""
+        for channel in channels:
+            rows = transaction.store.claim(channel, now=transaction.now, limit=1, delete=self._delete)
+            if rows:
+                return channel, Entry(*rows[0])
+        return None
 
     def _put_back(self, channel: str, entry: Entry) -> None:
         with self._lock:

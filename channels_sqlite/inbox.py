@@ -135,6 +135,15 @@ class Inbox:
             publish()
         return waiter if taken is None else taken
 
+    def take(self, channel: str) -> Taken | None:
+        """Take the next message that is here for a process-specific `channel`, if others leave one."""
+        with self._lock:
+            taken = self._boxes.take(channel, time.time(), woken=False)
+            publish = None if taken is None else self._note_consumed(channel)
+        if publish is not None:
+            publish()
+        return taken
+
     def take_woken(self, waiter: Waiter) -> Taken | None:
         """Leave the line and take the message that `waiter` was woken for; None when another receiver has it."""
         with self._lock:

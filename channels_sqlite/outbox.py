@@ -49,14 +49,16 @@ class Transaction:
 
     A write checks first and writes then: it may raise (ChannelFull) as long as it has written nothing. State outside
     of the database that it changes goes back in `undo` when the transaction fails; `wake` names the clients to wake
-    once it is committed, `after_commit` what else to do then.
+    once it is committed, `after_commit` what else to do then. One that is `joined` is part of a transaction of the
+    user's: nobody tells when that fails, so such writes change no state outside.
     """
 
-    __slots__ = ("after_commit", "newest", "now", "store", "undo", "wake")
+    __slots__ = ("after_commit", "joined", "newest", "now", "store", "undo", "wake")
 
-    def __init__(self, store: Store, now: float) -> None:
+    def __init__(self, store: Store, now: float, *, joined: bool = False) -> None:
         self.store = store
         self.now = now  # seconds since 1970
+        self.joined = joined
         self.newest = store.newest_id()
         self.wake: set[str] = set()
         self.undo: list[Callable[[], object]] = []

@@ -19,7 +19,7 @@ from typing import TypeVar
 
 from django.db.utils import DatabaseError
 
-from channels_sqlite import forks
+from channels_sqlite import forks, names
 from channels_sqlite.background import BackgroundThread
 from channels_sqlite.connections import Connections
 from channels_sqlite.exceptions import LayerClosedError, is_busy, is_harmless
@@ -106,6 +106,14 @@ class LayerProcess:
         self._bytes_checked = 0
         self._sleeping = True  # the background thread waits for a job
         self._closed = False
+
+    def require_own(self, channel: str) -> None:
+        """Raise ValueError when a process-specific `channel` belongs to another process, or to this one before."""
+        if "!" in channel and names.client_of(channel) != self.client:
+            raise ValueError(
+                f"cannot receive on {channel!r}: it is specific to the client {names.client_of(channel)!r}, and this "
+                f"layer in this process is {self.client!r}; use a name that its new_channel() gave"
+            )
 
     # Opening
 
@@ -230,8 +238,10 @@ class LayerProcess:
         self.threads.poke()
         self.watches.let_go()
 
-    def announce(self, clients: set[str]) -> None:
+    def announce(self, clients: set[str], after_commit: Iterable[Callable[[], object]]) -> None:
         """Wake those readers of what another connection has committed. Never raises: they would find it by polling."""
+        for action in after_commit:
+            action()
         try:
             self.ready_blocking()
             self.inbox.query(lambda opened: self._locate(opened.reader.store, clients))
