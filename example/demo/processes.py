@@ -41,9 +41,13 @@ class Program:
         return self._process
 
     async def start(self) -> None:
-        """Start the process."""
+        """Start the process, in a session of its own: Ctrl-C in the terminal reaches this process, which stops it."""
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable, *self._arguments, cwd=self._folder, stdin=asyncio.subprocess.DEVNULL
+            sys.executable,
+            *self._arguments,
+            cwd=self._folder,
+            stdin=asyncio.subprocess.DEVNULL,
+            start_new_session=True,
         )
 
     async def ended(self) -> str:
@@ -100,7 +104,7 @@ class Worker(Program):
 
 
 async def serve(servers: Sequence[Server], worker: Worker, say: Callable[[str], object], greeting: str) -> bool:
-    """Run ``servers`` and ``worker`` until this process gets SIGINT or SIGTERM, and stop them.
+    """Run ``servers`` and ``worker`` until this process gets SIGINT, SIGTERM or SIGHUP, and stop them.
 
     ``say`` prints a line: ``greeting`` once all servers are ready, and a sentence for each process that ends. Returns
     True if it was stopped by a signal, False if all the servers have ended by themselves. Raises StartError if one does
@@ -108,10 +112,10 @@ async def serve(servers: Sequence[Server], worker: Worker, say: Callable[[str], 
     """
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         # Windows has no such handlers: there Ctrl-C cancels this coroutine, and all are stopped just the same.
-        with suppress(NotImplementedError):
-            loop.add_signal_handler(number, stopped.set)
+        with suppress(NotImplementedError, AttributeError):
+            loop.add_signal_handler(getattr(signal, name), stopped.set)
     stopping = asyncio.create_task(stopped.wait())
     running = asyncio.create_task(_run(servers, worker, say, greeting))
     try:
