@@ -131,11 +131,12 @@ class Player:
                 received.append(message["identity"])
                 account.last_ns = time.perf_counter_ns()
 
-    async def drain(self, account: Account, *, readers: int, senders: int) -> None:
+    async def drain(self, account: Account, *, readers: int, senders: int, to_the_end: bool = True) -> None:
         """Return once all readers of a run have everything that its senders published under "sent", or none moves.
 
         One more look after the last message shows late duplicates. All readers of a run call this, and see the same
-        totals, so they stop together: none leaves the rest of a queue to the others.
+        totals, so they stop together: none leaves the rest of a queue to the others. Where there is more to read than
+        was sent, ``to_the_end`` is false, and that many messages are enough.
         """
         expected = sum(int(value) for value in await self.wait_for("sent", senders))
         before, quiet_rounds = -1, 0
@@ -144,6 +145,7 @@ class Player:
             self.publish(f"received {number}", len(account.received))
             total = sum(int(value) for value in await self.wait_for(f"received {number}", readers))
             quiet_rounds = quiet_rounds + 1 if total == before else 0
-            if quiet_rounds and (total >= expected or quiet_rounds >= _QUIET_ROUNDS):
+            enough = total >= expected
+            if (enough and not to_the_end) or (quiet_rounds and (enough or quiet_rounds >= _QUIET_ROUNDS)):
                 return
             before = total

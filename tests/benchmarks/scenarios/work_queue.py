@@ -1,6 +1,7 @@
 """A work queue: 2 producers and 2 workers, each a process of its own, on one normal channel.
 
-On a channel that holds a backlog, the workers stop when the producers have sent everything, and leave the rest.
+On a channel that holds a backlog, the workers stop when they have taken as many as the producers have sent: what they
+take is older. So that the two can be compared, the clock stops then, too.
 """
 
 import asyncio
@@ -58,8 +59,7 @@ async def _work(player: Player) -> Account:
 
 async def _work_deep(player: Player) -> Account:
     account = Account()
-    player.publish("ready")
-    await player.wait_for("ready", _PRODUCERS + _WORKERS)
+    arrivals_us = account.samples_us["arrival"] = []
     over = asyncio.Event()
 
     async def work() -> None:
@@ -67,11 +67,12 @@ async def _work_deep(player: Player) -> Account:
             message = await player.layer.receive(DEEP)
             if message["identity"] != SETTLING:
                 account.received.append(message["identity"])
-                account.last_ns = time.perf_counter_ns()
+                arrivals_us.append(time.perf_counter_ns() / 1000)
 
-    account.first_ns = time.perf_counter_ns()
+    player.publish("ready")
+    await player.wait_for("ready", _PRODUCERS + _WORKERS)
     working = asyncio.ensure_future(work())
-    await player.wait_for("sent", _PRODUCERS)
+    await player.drain(account, readers=_WORKERS, senders=_PRODUCERS, to_the_end=False)
     over.set()
     # Not cancelled at once: its last message would stay behind, and be taken for a loss.
     await asyncio.wait((working,), timeout=_LAST_MESSAGE_LIMIT_S)
@@ -92,12 +93,16 @@ def _figures(accounts: Accounts) -> dict[str, float]:
 
 
 def _figures_deep(accounts: Accounts) -> dict[str, float]:
-    arrived = {identity for account in accounts["worker"] for identity in account.received}
-    busy = [account for account in accounts["worker"] if account.received]
-    if not busy:
-        return {"rate": math.nan, **_send_percentiles(accounts)}
-    busy_s = (max(account.last_ns for account in busy) - min(account.first_ns for account in busy)) / 1e9
-    return {"rate": len(arrived) / busy_s, **_send_percentiles(accounts)}
+    start_us = min(account.first_ns for account in accounts["producer"]) / 1000
+    sent = sum(len(account.sent) for account in accounts["producer"])
+    arrivals_us = sorted(
+        arrival_us
+        for account in accounts["worker"]
+        for arrival_us in account.samples_us["arrival"]
+        if arrival_us >= start_us
+    )[:sent]
+    took_s = (arrivals_us[-1] - start_us) / 1e6 if arrivals_us else math.nan
+    return {"rate": len(arrivals_us) / took_s, **_send_percentiles(accounts)}
 
 
 def _make(
