@@ -5,14 +5,45 @@ Importing this package needs neither settings nor a database; both are looked at
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from channels_sqlite.handles import Channel, Group
     from channels_sqlite.layers import SqliteChannelLayer
+    from channels_sqlite.sync import SyncChannelLayer, get_sync_channel_layer
 
-__all__ = ["__version__", "get_channel_layer"]
+__all__ = [
+    "Channel",
+    "Group",
+    "SyncChannelLayer",
+    "__version__",
+    "get_channel_layer",
+    "get_sync_channel_layer",
+]
 
 __version__ = "0.1.0"
+
+# Imported when first asked for: Django imports this package before its settings and apps are ready.
+_HOMES = {
+    "Channel": "channels_sqlite.handles",
+    "Group": "channels_sqlite.handles",
+    "SyncChannelLayer": "channels_sqlite.sync",
+    "get_sync_channel_layer": "channels_sqlite.sync",
+}
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})
 
 
 def get_channel_layer(alias: str = "default") -> SqliteChannelLayer:

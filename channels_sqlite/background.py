@@ -1,8 +1,9 @@
 """The layer's one thread: whatever may wait for a lock or for the disk happens here, never on an event loop.
 
-Any thread may call `submit`; jobs run in order. Between jobs the thread calls `tick`, which says when it wants to be
-called again; with nothing to do it sleeps without waking up. The thread is a daemon so that it cannot keep an
-interpreter alive; that is safe because the owner stops it at exit, before the interpreter goes.
+Any thread may call `submit`, and threads without an event loop `call`; jobs run in order. Between jobs the thread calls
+`tick`, which says when it wants to be called again; with nothing to do it sleeps without waking up. The thread is a
+daemon so that it cannot keep an interpreter alive; that is safe because the owner stops it at exit, before the
+interpreter goes.
 """
 
 from __future__ import annotations
@@ -12,12 +13,20 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from typing import TypeVar
+
+from channels_sqlite.exceptions import LayerClosedError
+from channels_sqlite.waiters import Gate
 
 __all__ = ["BackgroundThread"]
 
 logger = logging.getLogger(__name__)
 
 MOST_IDLE_S = 1.0  # from a job to the next tick
+
+ALIVE_CHECK_S = 0.5
+
+T = TypeVar("T")
 
 Job = Callable[[], object]
 
@@ -43,6 +52,32 @@ class BackgroundThread:
                 if self._thread is None:
                     self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
                     self._thread.start()
+
+    def call(self, job: Callable[[], T]) -> T:
+        """Run `job` on the thread and wait for what it returns or raises; not to be called on an event loop.
+
+        Raises LayerClosedError when the thread ends without having come to it.
+        """
+        gate = Gate()
+        results: list[T] = []
+        errors: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                results.append(job())
+            except BaseException as error:  # noqa: BLE001  # raised where it is waited for
+                errors.append(error)
+            gate.open()
+
+        self.submit(run)
+        while not gate.opened:
+            thread = self._thread
+            gate.sleep(time.monotonic() + ALIVE_CHECK_S)
+            if thread is not None and not thread.is_alive() and not (results or errors):
+                raise LayerClosedError("the channel layer was closed")
+        if errors:
+            raise errors[0]
+        return results[0]
 
     def stop(self, timeout_s: float | None) -> None:
         """Let the thread end after the job in hand, and wait up to `timeout_s` for it; None: do not wait."""

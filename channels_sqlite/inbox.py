@@ -1,4 +1,4 @@
-"""Reads: the log past this process's cursor into mailboxes, normal channels by claims for those who wait.
+"""Reads: the log past this process's cursor into mailboxes, and normal channels through `claims`.
 
 `pull` is the only way in: after a wake-up, after an own commit, and when polling saw a change. It reads without any
 lock of the database, in steps of a few milliseconds.
@@ -10,8 +10,6 @@ work to its holder.
 
 from __future__ import annotations
 
-import asyncio
-import json
 import logging
 import sqlite3
 import threading
@@ -22,15 +20,17 @@ from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
 from channels_sqlite import names
+from channels_sqlite.claims import Claims
 from channels_sqlite.connections import Connections
 from channels_sqlite.exceptions import ChannelDatabaseError, is_busy
 from channels_sqlite.loops import running_loop
-from channels_sqlite.mailboxes import Entry, Mailboxes, Waiter
+from channels_sqlite.mailboxes import Entry, Mailboxes
 from channels_sqlite.memberships import Memberships
 from channels_sqlite.options import Options
-from channels_sqlite.outbox import Outbox, Transaction, Write
+from channels_sqlite.outbox import Outbox
 from channels_sqlite.reports import Reports
 from channels_sqlite.store import Kind, LogRow
+from channels_sqlite.waiters import Waiter
 
 __all__ = ["Inbox", "Unread"]
 
@@ -43,6 +43,8 @@ STEP_BYTES = 2 * 1024 * 1024
 STEP_DELIVERIES = 1000
 
 T = TypeVar("T")
+C = TypeVar("C")
+W = TypeVar("W", bound=Waiter)
 
 Taken = tuple[str, Entry]
 """A message on its way out: the full name of its channel, and the entry."""
@@ -87,7 +89,6 @@ class Inbox:
         """
         self._client = client
         self._options = options
-        self._outbox = outbox
         self._reports = reports
         self._failed = failed
         self._publish = publish
@@ -102,19 +103,30 @@ class Inbox:
         self._published = Unread(0, 0, 0)
         self._data_version = -1
         self._broadcast: Broadcast | None = None  # the one whose members did not all fit into a step
-        self._listening: dict[str, float] = {}  # normal channels and when a receiver last waited (monotonic)
+        self.claims = Claims(
+            client,
+            outbox,
+            reports,
+            delete=options.message_retention == 0,
+            lock=self._lock,
+            boxes=self._boxes,
+            pull=self.pull,
+            notify=self._notify,
+        )
 
     # Receiving
 
-    def take_or_wait(self, channel: str, loop: asyncio.AbstractEventLoop) -> Taken | Waiter:
-        """Take the next message for `channel`, or stand in line for it with a waiter of `loop`.
+    def take_or_wait(self, channel: str, new_waiter: Callable[[str, C], W], context: C) -> Taken | W:
+        """Take the next message for `channel`, or stand in line for it with a `new_waiter(channel, context)`.
 
         The caller ends waiting with `take_woken` or `give_up`.
         """
+        if self._wanted:  # what was sent before must find the mailboxes as they were then
+            self.pull()
         with self._lock:
             taken = self._boxes.take(channel, time.time(), woken=False)
             if taken is None:
-                waiter = Waiter(channel, loop)
+                waiter = new_waiter(channel, context)
                 self._boxes.add_waiter(waiter)
                 publish = self._note_waiting(channel)
             else:
@@ -122,6 +134,15 @@ class Inbox:
         if publish is not None:
             publish()
         return waiter if taken is None else taken
+
+    def take(self, channel: str) -> Taken | None:
+        """Take the next message that is here for a process-specific `channel`, if others leave one."""
+        with self._lock:
+            taken = self._boxes.take(channel, time.time(), woken=False)
+            publish = None if taken is None else self._note_consumed(channel)
+        if publish is not None:
+            publish()
+        return taken
 
     def take_woken(self, waiter: Waiter) -> Taken | None:
         """Leave the line and take the message that `waiter` was woken for; None when another receiver has it."""
@@ -149,33 +170,13 @@ class Inbox:
             # Senders learn soon when more sockets wait here; that fewer do, they learn within a second.
             grown = self._boxes.waiting_channels > max(1, self._published.channels * 1.1)
             return self._publish if grown else None
-        known = channel in self._listening
-        self._listening[channel] = time.monotonic()
-        return None if known else lambda: self._listen(channel)
-
-    def _listen(self, channel: str) -> None:
-        # What was sent before senders knew of this listener woke nobody, so it is looked for afterwards.
-        self._outbox.post(lambda transaction: transaction.store.listen(channel, self._client), lambda _: self.pull())
+        return (lambda: self.claims.listen(channel)) if self.claims.note_waiting(channel) else None
 
     def give_up(self, waiter: Waiter) -> None:
         """Leave the line without a message; one that this waiter was woken for goes to the next."""
         with self._lock:
             self._boxes.remove_waiter(waiter)
-        self._hand_on(waiter.channel)
-
-    def _hand_on(self, channel: str) -> None:
-        """Find somebody else for what a receiver that left was woken for."""
-        with self._lock:
-            box = self._boxes.find(channel)
-            surplus: list[Entry] = []
-            if box is not None and "!" not in channel:
-                surplus = box.take_surplus()
-                box.releasing += bool(surplus)
-            notify = self._boxes.wakeable(channel)
-            self._boxes.forget_if_empty(channel)
-        for waiter in notify:
-            self._notify(waiter)
-        self._release(channel, surplus)
+        self.claims.hand_on(waiter.channel)
 
     def _notify(self, waiter: Waiter) -> None:
         if not waiter.notify():  # its loop is closed: the next one, please
@@ -194,14 +195,14 @@ class Inbox:
                 connections = self.connections
                 if connections is not None:
                     more = self._step(connections)
-                    ready = self._ready_channels(connections)
+                    ready = self.claims.ready(connections)
             except sqlite3.Error as error:
                 if not is_busy(error):  # else the next poll tries again
                     self._failed(error)
             finally:
                 self.reading.release()
             for channel in ready:
-                self._claim(channel)
+                self.claims.claim(channel)
             if more:
                 self._wanted = True
                 loop = running_loop()
@@ -336,89 +337,6 @@ class Inbox:
             self._notify(waiter)
         return dropped
 
-    # Normal channels
-
-    def _ready_channels(self, connections: Connections) -> list[str]:
-        """Return the normal channels on which receivers wait here and messages wait in the database."""
-        with self._lock:
-            wanted = [channel for channel in self._listening if self._missing(channel) > 0]
-        return connections.reader.store.channels_with_waiting(json.dumps(wanted), time.time()) if wanted else []
-
-    def _missing(self, channel: str) -> int:
-        box = self._boxes.find(channel)
-        if box is None or box.releasing:  # what is put back comes before what would be claimed now
-            return 0
-        return len(box.waiters) - len(box.entries) - box.claiming
-
-    def _claim(self, channel: str) -> None:
-        """Claim exactly as many messages as receivers wait for: more would be lost with this process."""
-        with self._lock:
-            limit = self._missing(channel)
-            if limit <= 0:
-                return
-            self._boxes.open(channel).claiming += limit
-        delete = self._options.message_retention == 0
-
-        def claim(transaction: Transaction) -> None:
-            rows = transaction.store.claim(channel, now=transaction.now, limit=limit, delete=delete)
-            # In the order of the commits, so that two claims on two threads cannot swap their messages.
-            transaction.after_commit.append(lambda: self._arrived(channel, limit, rows))
-
-        self._outbox.post(claim, lambda write: self._claimed(channel, limit, write))
-
-    def _arrived(self, channel: str, limit: int, rows: list[tuple[int, float, bytes]]) -> None:
-        with self._lock:
-            box = self._boxes.open(channel)
-            box.claiming -= limit
-            box.entries.extend(Entry(*row) for row in rows)
-
-    def _claimed(self, channel: str, limit: int, write: Write[None]) -> None:
-        if write.error is not None:
-            self._arrived(channel, limit, [])
-            self._reports.failed(f"claiming from channel {channel!r}", write.error)
-        self._hand_on(channel)  # back to the database what came for receivers that left meanwhile
-
-    def _release(self, channel: str, surplus: list[Entry]) -> None:
-        """Put claimed messages that nobody waits for any longer back into their places in the database."""
-        if not surplus:
-            return
-        rows = [(entry.id, entry.expires_at, entry.payload) for entry in surplus]
-        deleted = self._options.message_retention == 0
-
-        def release(transaction: Transaction) -> None:
-            transaction.store.unclaim(channel, rows, now=transaction.now, deleted=deleted)
-            transaction.wake.update(transaction.store.listeners(channel))
-
-        self._outbox.post(release, lambda write: self._released(channel, surplus, write))
-
-    def _released(self, channel: str, surplus: list[Entry], write: Write[None]) -> None:
-        notify: list[Waiter] = []
-        with self._lock:
-            box = self._boxes.open(channel)
-            box.releasing -= 1
-            if write.error is not None:  # they stay here, for the next receiver in this process
-                box.entries.extendleft(surplus)
-                notify = self._boxes.wakeable(channel)
-            self._boxes.forget_if_empty(channel)
-        if write.error is not None:
-            self._reports.failed(f"putting {len(surplus)} messages back into channel {channel!r}", write.error)
-        for waiter in notify:
-            self._notify(waiter)
-        self.pull()  # for receivers that came meanwhile
-
-    def idle_channels(self, idle_s: float) -> list[str]:
-        """Forget the normal channels that nobody has waited on for `idle_s` seconds, and return their names."""
-        before = time.monotonic() - idle_s
-        with self._lock:
-            for channel in self._listening:
-                box = self._boxes.find(channel)
-                if box is not None and not box.empty:
-                    self._listening[channel] = time.monotonic()
-            idle = [channel for channel, last in self._listening.items() if last < before]
-            for channel in idle:
-                del self._listening[channel]
-        return idle
-
     # Memberships of this process's channels
 
     def joined(self, group: str, channel: str, joined_id: int, expires_at: float | None) -> Callable[[], None]:
@@ -481,16 +399,6 @@ class Inbox:
         with self.reading, self._lock:
             self._cursor = cursor
 
-    def listening(self) -> list[str]:
-        """Return the normal channels that this process is woken for."""
-        with self._lock:
-            return list(self._listening)
-
-    def listens(self, channel: str) -> bool:
-        """Whether this process is woken for a normal channel."""
-        with self._lock:
-            return channel in self._listening
-
     def sweep(self) -> None:
         """Drop expired messages and memberships, and receivers whose loop has stopped."""
         self.drop_expired()
@@ -498,7 +406,7 @@ class Inbox:
             ended = self._members.drop_expired(time.time())
             abandoned = self._boxes.evict_stuck()
         for channel in abandoned:
-            self._hand_on(channel)
+            self.claims.hand_on(channel)
         for group, channel in ended:
             self._reports.membership_ended(group, channel, self._options.group_expiry)
 
@@ -518,5 +426,6 @@ class Inbox:
                 box.entries.clear()
         for waiter in waiters:
             waiter.fail(error)
+        self.claims.fail(error)
         for channel, entries in claimed:
-            self._release(channel, entries)
+            self.claims.release(channel, entries)

@@ -8,7 +8,6 @@ import asyncio
 import atexit
 import threading
 import time
-import uuid
 import weakref
 from collections.abc import Iterable, Mapping
 
@@ -17,9 +16,10 @@ from channels.layers import BaseChannelLayer
 from channels_sqlite import forks, names
 from channels_sqlite.codec import Codec, Message, UndecodableError
 from channels_sqlite.inbox import Taken
-from channels_sqlite.mailboxes import Entry, Waiter
+from channels_sqlite.mailboxes import Entry
 from channels_sqlite.options import Options
 from channels_sqlite.process import LayerProcess
+from channels_sqlite.waiters import LoopWaiter
 
 __all__ = ["SqliteChannelLayer"]
 
@@ -39,7 +39,7 @@ class SqliteChannelLayer(BaseChannelLayer):
         super().__init__(expiry=self.options.expiry, capacity=self.options.capacity)
         self.channel_capacity = list(self.options.channel_capacity)
         self.group_expiry = self.options.group_expiry
-        self._codec = Codec(max_message_size=self.options.max_message_size, keys=self.options.symmetric_encryption_keys)
+        self.codec = Codec(max_message_size=self.options.max_message_size, keys=self.options.symmetric_encryption_keys)
         self._process: LayerProcess | None = None
         self._making = threading.Lock()
         self._finalizer: weakref.finalize[..., SqliteChannelLayer] | None = None
@@ -58,8 +58,8 @@ class SqliteChannelLayer(BaseChannelLayer):
             ChannelDatabaseError: the database could not be written; the text says why and what to do.
         """
         names.require_channel_name(channel)
-        payload = self._codec.encode(message)
-        process = self._here()
+        payload = self.codec.encode(message)
+        process = self.here()
         await process.outbox.write(process.writes.send(channel, payload), len(payload))
 
     async def receive(self, channel: str) -> Message:
@@ -76,27 +76,23 @@ class SqliteChannelLayer(BaseChannelLayer):
             ChannelDatabaseError: the database could not be opened. Once waiting, a call waits on until it works again.
         """
         names.require_channel_name(channel)
-        process = self._here()
-        if "!" in channel and names.client_of(channel) != process.client:
-            raise ValueError(
-                f"cannot receive on {channel!r}: it is specific to the client {names.client_of(channel)!r}, and this "
-                f"layer in this process is {process.client!r}; use a name that its new_channel() gave"
-            )
+        process = self.here()
+        process.require_own(channel)
         if not process.can_receive():
             await process.ready_to_receive()  # cancelled here, nothing has been taken
         loop = asyncio.get_running_loop()
         while True:
-            taken = process.inbox.take_or_wait(channel, loop)
-            if isinstance(taken, Waiter):
+            taken = process.inbox.take_or_wait(channel, LoopWaiter, loop)
+            if isinstance(taken, LoopWaiter):
                 woken = await self._wait(process, channel, taken)
                 if woken is None:
                     continue
                 taken = woken
-            message = self._open(process, channel, *taken)
+            message = self.open(process, channel, *taken)
             if message is not None:
                 return message
 
-    async def _wait(self, process: LayerProcess, channel: str, waiter: Waiter) -> Taken | None:
+    async def _wait(self, process: LayerProcess, channel: str, waiter: LoopWaiter) -> Taken | None:
         """Wait until `waiter` is woken and take what it was woken for; None when another receiver was quicker."""
         watch = process.watches.of(waiter.loop)
         watch.waiting += 1
@@ -113,9 +109,10 @@ class SqliteChannelLayer(BaseChannelLayer):
             watch.waiting -= 1
         return process.inbox.take_woken(waiter)
 
-    def _open(self, process: LayerProcess, channel: str, full_name: str, entry: Entry) -> Message | None:
+    def open(self, process: LayerProcess, channel: str, full_name: str, entry: Entry) -> Message | None:
+        """Decode what was taken for a receiver on `channel`; None, and a line in the log, when that cannot be done."""
         try:
-            message = self._codec.decode(entry.payload)
+            message = self.codec.decode(entry.payload)
         except UndecodableError as error:
             process.reports.undecodable(entry.id, str(error))
             return None
@@ -128,9 +125,8 @@ class SqliteChannelLayer(BaseChannelLayer):
 
         Raises TypeError where `prefix` does not make a valid name.
         """
-        process = self._here()
-        names.require_channel_name(prefix)
-        name = names.require_channel_name(f"{prefix}.{process.client}!{uuid.uuid4().hex}")
+        process = self.here()
+        name = names.new_specific(prefix, process.client)
         await process.ready_to_receive()
         return name
 
@@ -140,14 +136,14 @@ class SqliteChannelLayer(BaseChannelLayer):
         """Make `channel` a member of `group` for `group_expiry` seconds, or renew its membership."""
         names.require_group_name(group)
         names.require_channel_name(channel)
-        process = self._here()
+        process = self.here()
         await process.outbox.write(process.writes.group_add(group, channel))
 
     async def group_discard(self, group: str, channel: str) -> None:
         """End the membership of `channel` in `group`, if there is one."""
         names.require_group_name(group)
         names.require_channel_name(channel)
-        process = self._here()
+        process = self.here()
         await process.outbox.write(process.writes.group_discard(group, channel))
 
     async def group_send(self, group: str, message: Mapping[str, object]) -> None:
@@ -156,14 +152,14 @@ class SqliteChannelLayer(BaseChannelLayer):
         Raises TypeError, ValueError, MessageTooLarge and ChannelDatabaseError as `send` does.
         """
         names.require_group_name(group)
-        payload = self._codec.encode(message)
-        process = self._here()
+        payload = self.codec.encode(message)
+        process = self.here()
         await process.outbox.write(process.writes.group_send(group, payload), len(payload))
 
     async def group_channels(self, group: str) -> list[str]:
         """Return the names of the channels in `group`, sorted."""
         names.require_group_name(group)
-        process = self._here()
+        process = self.here()
         await process.ready()
         return await process.read(lambda store: store.group_channels(group, time.time()))
 
@@ -175,7 +171,7 @@ class SqliteChannelLayer(BaseChannelLayer):
 
     async def flush(self) -> None:
         """Delete all messages and memberships of this layer's `prefix`, in every process."""
-        process = self._here()
+        process = self.here()
         await process.outbox.write(process.writes.flush)
 
     async def close(self) -> None:
@@ -183,15 +179,25 @@ class SqliteChannelLayer(BaseChannelLayer):
 
         Its channels leave their groups. The next call opens the layer again, under a new client name.
         """
+        process = self._let_go()
+        if process is not None:
+            await process.close()
+
+    def close_blocking(self) -> None:
+        """Like `close`, for a thread without an event loop."""
+        process = self._let_go()
+        if process is not None:
+            process.close_from_anywhere(wait=True)
+
+    def _let_go(self) -> LayerProcess | None:
         with self._making:
             process, self._process = self._process, None
             finalizer, self._finalizer = self._finalizer, None
         if finalizer is not None:
             finalizer.detach()
-        if process is not None:
-            await process.close()
+        return process
 
-    def _here(self) -> LayerProcess:
+    def here(self) -> LayerProcess:
         """Return what this layer has in this process, made if need be; nothing is opened yet."""
         process = self._process
         if process is None:

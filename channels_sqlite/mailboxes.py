@@ -9,15 +9,14 @@ Nothing here knows the database, and nothing locks: `inbox` calls it under its l
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from channels_sqlite import names
-from channels_sqlite.loops import call_in
+from channels_sqlite.waiters import Waiter
 
-__all__ = ["Entry", "Mailbox", "Mailboxes", "Waiter"]
+__all__ = ["Entry", "Mailbox", "Mailboxes"]
 
 
 class Entry(NamedTuple):
@@ -26,37 +25,6 @@ class Entry(NamedTuple):
     id: int
     expires_at: float  # seconds since 1970
     payload: bytes
-
-
-class Waiter:
-    """One waiting `receive()`."""
-
-    __slots__ = ("channel", "future", "late", "loop", "woken")
-
-    def __init__(self, channel: str, loop: asyncio.AbstractEventLoop) -> None:
-        self.channel = channel
-        self.loop = loop
-        self.future: asyncio.Future[None] = loop.create_future()
-        self.woken = False
-        self.late = False  # was woken before the last sweep and has not come since
-
-    def notify(self) -> bool:
-        """Wake it, from any thread; return False when its loop is closed."""
-        return call_in(self.loop, _set_result, self.future)
-
-    def fail(self, error: Exception) -> None:
-        """End its waiting with an error."""
-        call_in(self.loop, _set_exception, self.future, error)
-
-
-def _set_result(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
-
-
-def _set_exception(future: asyncio.Future[None], error: Exception) -> None:
-    if not future.done():
-        future.set_exception(error)
 
 
 class Mailbox:
@@ -187,7 +155,7 @@ class Mailboxes:
         return True
 
     def evict_stuck(self) -> list[str]:
-        """Take out of line who was woken a sweep ago and has not come, and whose loop is closed.
+        """Take out of line who was woken a sweep ago and has not come, and who is gone.
 
         Returns the channels where that happened: their messages are for others now.
         """
@@ -269,7 +237,7 @@ class Mailboxes:
             self.held -= dropped if "!" in channel else 0
             if not box.entries:
                 return None
-        if not woken and len(box.entries) <= box.woken and not self._evict(channel, _loop_closed):
+        if not woken and len(box.entries) <= box.woken and not self._evict(channel, _gone):
             return None
         return channel, self._pop(channel, box)
 
@@ -285,7 +253,7 @@ class Mailboxes:
         """Return the channel of `queue` with the oldest message that a receiver on the whole queue may take."""
         box = self._boxes.get(queue)
         if box is not None and not woken and self._unattended(queue) <= box.woken:
-            if not self._evict(queue, _loop_closed):
+            if not self._evict(queue, _gone):
                 return None
         oldest: str | None = None
         lowest = 0
@@ -319,11 +287,11 @@ class Mailboxes:
         self.held = 0
 
 
-def _loop_closed(waiter: Waiter) -> bool:
-    return waiter.loop.is_closed()
+def _gone(waiter: Waiter) -> bool:
+    return waiter.gone
 
 
 def _stuck(waiter: Waiter) -> bool:
-    stuck = waiter.loop.is_closed() or waiter.late
+    stuck = waiter.gone or waiter.late
     waiter.late = waiter.woken
     return stuck

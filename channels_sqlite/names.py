@@ -8,9 +8,18 @@ hyphens, underscores and periods; one `!` makes a name specific to a process.
 from __future__ import annotations
 
 import re
+import uuid
 from functools import lru_cache
 
-__all__ = ["MAX_NAME_LENGTH", "client_of", "queue_of", "require_channel_name", "require_group_name", "split"]
+__all__ = [
+    "MAX_NAME_LENGTH",
+    "client_of",
+    "new_specific",
+    "queue_of",
+    "require_channel_name",
+    "require_group_name",
+    "split",
+]
 
 MAX_NAME_LENGTH = 100
 
@@ -25,6 +34,12 @@ def require_channel_name(name: object) -> str:
     if isinstance(name, str) and _is_channel_name(name):
         return name
     raise TypeError(_complaint("Channel", name))
+
+
+def new_specific(prefix: str, client: str) -> str:
+    """Return a new channel name that is specific to `client`; raise TypeError where `prefix` makes no valid one."""
+    require_channel_name(prefix)
+    return require_channel_name(f"{prefix}.{client}!{uuid.uuid4().hex}")
 
 
 def require_group_name(name: object) -> str:

@@ -5,8 +5,9 @@ the further ones of that iteration join one transaction. When another connection
 to the background thread, which tries until the database's time-out; until it is empty every later write queues behind
 it, so that order holds.
 
-Threads: `write` is called on event loops, `post` anywhere, `run_patiently` on the background thread. `_execution` is
-held while a transaction runs and never across an await; `_queue_lock` only while the queue is touched.
+Threads: `write` is called on event loops, `write_blocking` on other threads, `post` anywhere, `run_patiently` on the
+background thread. `execution` is held while a transaction runs and never across an await; `_queue_lock` only while the
+queue is touched.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ T = TypeVar("T")
 INLINE_BYTES = 256 * 1024  # a larger payload is written by the thread: copying it would hold up the loop
 INLINE_WRITES = 200  # writes in one transaction on a loop: 1.5 ms
 PATIENT_WRITES = 1000
+COMMIT_BYTES = 16 * 1024  # four pages
 SLOW_COMMIT_S = 0.01
 SLOW_REST_S = 0.25
 FIRST_RETRY_S, LAST_RETRY_S = (0.001, 0.005)  # SQLite's own busy handler sleeps up to 0.1 s
@@ -47,14 +49,16 @@ class Transaction:
 
     A write checks first and writes then: it may raise (ChannelFull) as long as it has written nothing. State outside
     of the database that it changes goes back in `undo` when the transaction fails; `wake` names the clients to wake
-    once it is committed, `after_commit` what else to do then.
+    once it is committed, `after_commit` what else to do then. One that is `joined` is part of a transaction of the
+    user's: nobody tells when that fails, so such writes change no state outside.
     """
 
-    __slots__ = ("after_commit", "newest", "now", "store", "undo", "wake")
+    __slots__ = ("after_commit", "joined", "newest", "now", "store", "undo", "wake")
 
-    def __init__(self, store: Store, now: float) -> None:
+    def __init__(self, store: Store, now: float, *, joined: bool = False) -> None:
         self.store = store
         self.now = now  # seconds since 1970
+        self.joined = joined
         self.newest = store.newest_id()
         self.wake: set[str] = set()
         self.undo: list[Callable[[], object]] = []
@@ -123,6 +127,7 @@ class Outbox:
         self._rest_until = 0.0  # monotonic time until which a slow disk keeps writes off the loops
         self._closed: BaseException | None = None
         self.commits = 0
+        self.written_bytes = 0  # about what the commits added to the WAL
 
     # Writing
 
@@ -158,6 +163,21 @@ class Outbox:
             done(write)
         else:
             self._enqueue(write, None, at_once=sound)
+
+    def write_blocking(self, apply: Callable[[Transaction], T], size_bytes: int = 0) -> T:
+        """Like `write`, for threads without an event loop: the calling thread waits, for the write lock as well.
+
+        It joins no queue: what was written before by this very thread is committed.
+        """
+        write = Write(apply, size_bytes)
+        while True:
+            if self._closed is not None:
+                raise self._closed
+            if not self._sound():
+                self._background.call(self._reopen)
+            self._patiently([cast("AnyWrite", write)], blocking=True)
+            if not isinstance(write.error, LayerClosedError) or self._background.stopping.is_set():
+                return write.outcome()
 
     def run_patiently(self, apply: Callable[[Transaction], T], patience_s: float | None = None) -> T:
         """Run `apply` in a transaction of its own, on the background thread, waiting for the write lock.
@@ -305,8 +325,11 @@ class Outbox:
                 self._patiently(batch)
             self._finish(batch)
 
-    def _patiently(self, batch: list[AnyWrite], patience_s: float | None = None) -> None:
-        """Commit `batch`, trying again while the write lock is taken, each write for `patience_s` from its call."""
+    def _patiently(self, batch: list[AnyWrite], patience_s: float | None = None, *, blocking: bool = False) -> None:
+        """Commit `batch`, trying again while the write lock is taken, each write for `patience_s` from its call.
+
+        `blocking`: the calling thread is not the background thread, whose connection it must leave alone.
+        """
         left = batch
         retry_s = FIRST_RETRY_S
         while True:
@@ -316,7 +339,7 @@ class Outbox:
                 if connections is None:
                     _fail(left, LayerClosedError("the channel layer was closed"))
                     return
-                left = self._attempt(connections.patient, connections, left, wake)
+                left = self._attempt(connections.inline if blocking else connections.patient, connections, left, wake)
             self._committed(wake)
             submitted_before = time.monotonic() - (patience_s or connections.busy_timeout_s)
             late = [write for write in left if write.submitted_at <= submitted_before]
@@ -374,12 +397,15 @@ class Outbox:
             if not is_harmless(error):
                 self._failed(error)
             return []
+        except BaseException:  # Ctrl-C
+            _end(store, transaction)
+            raise
         if connection is connections.inline:
             self._watch_commit_time(time.monotonic() - started)
         self.commits += 1
+        self.written_bytes += COMMIT_BYTES + sum(write.size_bytes for write in batch)
         wake |= transaction.wake
-        for action in transaction.after_commit:
-            action()
+        _finish(transaction)
         return []
 
     def _watch_commit_time(self, commit_s: float) -> None:
@@ -406,6 +432,21 @@ def _apply(write: AnyWrite, transaction: Transaction) -> None:
         raise
     except Exception as error:  # noqa: BLE001  # ChannelFull, say: it is this write's alone, which wrote nothing
         write.error = error
+
+
+def _finish(transaction: Transaction) -> None:
+    while transaction.after_commit:
+        transaction.after_commit.pop(0)()
+
+
+def _end(store: Store, transaction: Transaction | None) -> None:
+    """Bring what was interrupted to an end, be it before or after the commit."""
+    if store.in_transaction:
+        for undo in reversed(transaction.undo if transaction is not None else ()):
+            undo()
+        _roll_back(store)
+    elif transaction is not None:
+        _finish(transaction)
 
 
 def _fail(writes: Iterable[AnyWrite], error: Exception) -> None:

@@ -17,7 +17,9 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
-from channels_sqlite import forks
+from django.db.utils import DatabaseError
+
+from channels_sqlite import forks, names
 from channels_sqlite.background import BackgroundThread
 from channels_sqlite.connections import Connections
 from channels_sqlite.exceptions import LayerClosedError, is_busy, is_harmless
@@ -30,7 +32,8 @@ from channels_sqlite.presence import MeetingPlace
 from channels_sqlite.registration import Registration
 from channels_sqlite.reports import Reports
 from channels_sqlite.store import Store
-from channels_sqlite.wakeup import LoopWatches, Sender, have_unix_datagrams
+from channels_sqlite.wakeup import Sender, have_unix_datagrams
+from channels_sqlite.watches import LoopWatches, ThreadWatch
 from channels_sqlite.writes import Writes
 
 __all__ = ["LayerProcess"]
@@ -44,7 +47,7 @@ REPLACED_CHECK_S = 1.0
 TICK_S = 1.0
 REOPEN_RETRY_S = 0.5
 JOIN_S = 5.0
-COMMITS_PER_CHECK = 256  # 4 MiB of WAL at four pages a commit; see housekeeping.CHECKPOINT_BYTES
+BYTES_PER_CHECK = 4 * 1024 * 1024  # of WAL; see housekeeping.CHECKPOINT_BYTES
 READ_RETRY_S = 0.001
 
 
@@ -75,12 +78,18 @@ class LayerProcess:
             on_wake=self.inbox.pull,
             on_tick=self._poll,
         )
+        self.threads = ThreadWatch(
+            options.polling_interval,
+            wake_socket=lambda: self._registration.wake_socket,
+            on_wake=self.inbox.pull,
+            on_tick=self._poll,
+        )
         self._registration = Registration(
             self.client,
             inbox=self.inbox,
             outbox=self.outbox,
             reports=self.reports,
-            watches=self.watches,
+            let_go=self._let_go,
             submit=self._background.submit,
         )
         self.writes = Writes(self.client, options, self.inbox, self.reports)
@@ -94,9 +103,17 @@ class LayerProcess:
         self._housekeeping: Housekeeping | None = None
         self._sender: Sender | None = None
         self._commits_seen = -1
-        self._commits_checked = 0
+        self._bytes_checked = 0
         self._sleeping = True  # the background thread waits for a job
         self._closed = False
+
+    def require_own(self, channel: str) -> None:
+        """Raise ValueError when a process-specific `channel` belongs to another process, or to this one before."""
+        if "!" in channel and names.client_of(channel) != self.client:
+            raise ValueError(
+                f"cannot receive on {channel!r}: it is specific to the client {names.client_of(channel)!r}, and this "
+                f"layer in this process is {self.client!r}; use a name that its new_channel() gave"
+            )
 
     # Opening
 
@@ -109,6 +126,16 @@ class LayerProcess:
         """Make sure that other processes know of this one."""
         if not self.can_receive():
             await self._in_background(self._register_in_thread)
+
+    def ready_blocking(self) -> None:
+        """Like `ready`, for a thread without an event loop."""
+        if not self._is_sound():
+            self._call(self._open_in_thread)
+
+    def ready_to_receive_blocking(self) -> None:
+        """Like `ready_to_receive`, for a thread without an event loop."""
+        if not self.can_receive():
+            self._call(self._register_in_thread)
 
     def can_receive(self) -> bool:
         """Whether the database is open and other processes know of this one."""
@@ -144,6 +171,11 @@ class LayerProcess:
 
         self._background.submit(run)
         return await future
+
+    def _call(self, job: Callable[[], object]) -> None:
+        if self._closed:
+            raise LayerClosedError("the channel layer was closed")
+        self._background.call(job)
 
     def _open_in_thread(self) -> None:
         if self._is_sound():
@@ -202,6 +234,22 @@ class LayerProcess:
 
     # Waking
 
+    def _let_go(self) -> None:
+        self.threads.poke()
+        self.watches.let_go()
+
+    def announce(self, clients: set[str], after_commit: Iterable[Callable[[], object]]) -> None:
+        """Wake those readers of what another connection has committed. Never raises: they would find it by polling."""
+        for action in after_commit:
+            action()
+        try:
+            self.ready_blocking()
+            self.inbox.query(lambda opened: self._locate(opened.reader.store, clients))
+        except (sqlite3.Error, DatabaseError, LayerClosedError) as error:
+            self.reports.failed("waking readers", error)
+        else:
+            self._committed(clients)
+
     def _publish_soon(self) -> None:
         self._registration.publish_soon()
 
@@ -214,8 +262,8 @@ class LayerProcess:
         if self._sleeping:
             self._sleeping = False
             self._background.submit(_nothing)  # starts its ticks
-        if self.outbox.commits - self._commits_checked >= COMMITS_PER_CHECK:
-            self._commits_checked = self.outbox.commits
+        if self.outbox.written_bytes - self._bytes_checked >= BYTES_PER_CHECK:
+            self._bytes_checked = self.outbox.written_bytes
             self._background.submit(self._checkpoint_in_thread)
         if self._sender is not None:
             self._sender.wake(wake)
@@ -223,21 +271,32 @@ class LayerProcess:
             self.inbox.pull()
 
     async def read(self, query: Callable[[Store], T]) -> T:
-        """Return what `query` reads, without the write lock."""
-        deadline: float | None = None
-        while True:
-            connections = self._connections
-            try:
-                return self.inbox.query(lambda opened: query(opened.reader.store))
-            except sqlite3.Error as error:
-                if connections is None:
-                    raise
-                if deadline is None:
-                    deadline = time.monotonic() + connections.busy_timeout_s
-                if not is_busy(error) or time.monotonic() >= deadline:  # busy only where WAL is not in use
-                    self._broken = not is_harmless(error)
-                    raise connections.explain(error) from error
+        """Return what `query` reads, which is never None, without the write lock."""
+        started_at = time.monotonic()
+        while (result := self._read_once(query, started_at)) is None:  # noqa: ASYNC110  # nobody tells
             await asyncio.sleep(READ_RETRY_S)
+        return result
+
+    def read_blocking(self, query: Callable[[Store], T]) -> T:
+        """Like `read`, for a thread without an event loop."""
+        started_at = time.monotonic()
+        while (result := self._read_once(query, started_at)) is None:
+            time.sleep(READ_RETRY_S)
+        return result
+
+    def _read_once(self, query: Callable[[Store], T], started_at: float) -> T | None:
+        """Return what `query` reads; None where the database is locked, which is worth another try."""
+        connections = self._connections
+        try:
+            return self.inbox.query(lambda opened: query(opened.reader.store))
+        except sqlite3.Error as error:
+            if connections is None:
+                raise
+            # Busy only where WAL is not in use.
+            if not is_busy(error) or time.monotonic() - started_at >= connections.busy_timeout_s:
+                self._broken = not is_harmless(error)
+                raise connections.explain(error) from error
+            return None
 
     def _poll(self) -> None:
         """What a loop with receivers does every `polling_interval`."""
@@ -335,6 +394,7 @@ class LayerProcess:
         self.outbox.close(error)
         self._registration.leave_place()
         self.watches.stop()
+        self.threads.close()
         if self._sender is not None:
             self._sender.close()
         self._close_connections()
@@ -347,6 +407,7 @@ class LayerProcess:
         """In a forked child: let go of what is the parent's, without touching it."""
         forks.immortalise(self)
         self._registration.abandon()
+        self.threads.close()
         self._closed = True
 
 

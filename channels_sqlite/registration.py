@@ -16,7 +16,7 @@ from channels_sqlite.outbox import Outbox, Transaction, Write
 from channels_sqlite.presence import LockFile, MeetingPlace, machine_id
 from channels_sqlite.reports import Reports
 from channels_sqlite.store import ProcessRow
-from channels_sqlite.wakeup import LoopWatches, WakeSocket, have_unix_datagrams
+from channels_sqlite.wakeup import WakeSocket, have_unix_datagrams
 
 __all__ = ["Registration"]
 
@@ -36,15 +36,15 @@ class Registration:
         inbox: Inbox,
         outbox: Outbox,
         reports: Reports,
-        watches: LoopWatches,
+        let_go: Callable[[], None],
         submit: Callable[[Callable[[], object]], None],
     ) -> None:
-        """`submit` runs a job on the background thread."""
+        """`let_go` has all that watch the wake-up socket leave it, `submit` runs a job on the background thread."""
         self._client = client
         self._inbox = inbox
         self._outbox = outbox
         self._reports = reports
-        self._watches = watches
+        self._let_go = let_go
         self._submit = submit
         self._place: MeetingPlace | None = None
         self._lock_file: LockFile | None = None
@@ -77,7 +77,7 @@ class Registration:
     def _write(self, cursor_in: Callable[[Transaction], int]) -> None:
         address = "" if self.wake_socket is None else self.wake_socket.address
         memberships = self._inbox.memberships()
-        listening = self._inbox.listening()
+        listening = self._inbox.claims.listening()
 
         def apply(transaction: Transaction) -> None:
             store = transaction.store
@@ -126,7 +126,7 @@ class Registration:
         """Close the socket once no loop watches it: a loop must not keep the number of a closed descriptor."""
         if self.wake_socket is not None:
             dropped, self.wake_socket = self.wake_socket, None
-            self._watches.let_go()
+            self._let_go()
             dropped.close()
 
     def leave_place(self) -> None:
@@ -168,12 +168,12 @@ class Registration:
         self._take_place()
         if self._inbox.unpublished():
             self.publish_soon()
-        for channel in self._inbox.idle_channels(IDLE_LISTENER_S):
+        for channel in self._inbox.claims.idle_channels(IDLE_LISTENER_S):
             self._unlisten(channel)
 
     def _unlisten(self, channel: str) -> None:
         def apply(transaction: Transaction) -> None:
-            if not self._inbox.listens(channel):  # a receiver may have come since
+            if not self._inbox.claims.listens(channel):  # a receiver may have come since
                 transaction.store.unlisten(channel, self._client)
 
         self._outbox.run_patiently(apply)

@@ -294,9 +294,14 @@ class Store:
         """Make the transaction durable against the death of processes."""
         self._execute("COMMIT")
 
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction is open."""
+        return self._connection.in_transaction
+
     def rollback(self) -> None:
         """Undo the transaction, where SQLite has not done so itself."""
-        if self._connection.in_transaction:
+        if self.in_transaction:
             self._execute("ROLLBACK")
 
     # The log

@@ -150,6 +150,8 @@ class Writes:
             raise ChannelFull(
                 f'channel {channel!r} holds {unread} of {limit} unread messages; raise "capacity" or add readers'
             )
+        if transaction.joined:
+            return
         if len(self._counted) >= KNOWN_CHANNELS:
             self._counted.clear()
         self._counted[key] = Counted(unread, transaction.newest, channels, time.monotonic())
@@ -168,7 +170,7 @@ class Writes:
             joined_id = transaction.store.join(
                 group, client, channel, joined_id=transaction.newest, expires_at=expires_at, now=transaction.now
             )
-            if client == self._client:
+            if client == self._client and not transaction.joined:
                 transaction.undo.append(self._inbox.joined(group, channel, joined_id, expires_at))
             elif client:
                 self._tell(transaction, group, client, channel)

@@ -157,7 +157,9 @@ class Patient:
 
     def _waits(self) -> bool:
         process = self._layer._process
-        return process is not None and process.inbox.unread().channels == 1 and "work" in process.inbox.listening()
+        return (
+            process is not None and process.inbox.unread().channels == 1 and "work" in process.inbox.claims.listening()
+        )
 
     async def assert_served(self, sender: SqliteChannelLayer) -> None:
         """Fail unless both receivers still wait, and get what is sent now to the group and to `work`."""

@@ -25,7 +25,7 @@ from tests.faults.support import (
     replace,
 )
 from tests.support.child import Parent
-from tests.support.databases import DOCUMENTED_OPTIONS, ChannelDatabase, channel_database, fresh_file
+from tests.support.databases import DOCUMENTED_OPTIONS, ChannelDatabase, channel_database
 from tests.support.layers import LayerFactory
 from tests.support.processes import ProcessFactory
 from tests.support.waiting import aeventually
@@ -71,7 +71,7 @@ def mend(path: Path) -> None:
     if path.is_dir():
         path.rmdir()
     remove(path)
-    fresh_file(path.parent, path.name)
+    replace(path)  # in one step: a layer that looks meanwhile would make a database of a half copied file
 
 
 BREAKAGES: dict[str, tuple[Callable[[Path], None], str]] = {

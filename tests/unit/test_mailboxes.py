@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from channels_sqlite.mailboxes import Entry, Mailboxes, Waiter
+from channels_sqlite.mailboxes import Entry, Mailboxes
+from channels_sqlite.waiters import LoopWaiter
 
 # Nothing is opened here but one event loop, and looking for leaks takes longer than these tests.
 pytestmark = pytest.mark.leaks_allowed(reason="values in, values out")
@@ -125,7 +126,7 @@ def test_a_mailbox_goes_with_its_last_expired_message(boxes: Mailboxes) -> None:
 
 
 def test_a_mailbox_goes_with_its_last_waiter(boxes: Mailboxes, loop: asyncio.AbstractEventLoop) -> None:
-    waiter = Waiter(CHANNEL, loop)
+    waiter = LoopWaiter(CHANNEL, loop)
     boxes.add_waiter(waiter)
     boxes.forget_if_empty(CHANNEL)
     assert len(boxes) == 1
@@ -136,7 +137,7 @@ def test_a_mailbox_goes_with_its_last_waiter(boxes: Mailboxes, loop: asyncio.Abs
 
 
 def test_clearing_keeps_the_waiters(boxes: Mailboxes, loop: asyncio.AbstractEventLoop) -> None:
-    waiter = Waiter(CHANNEL, loop)
+    waiter = LoopWaiter(CHANNEL, loop)
     boxes.add_waiter(waiter)
     put(boxes, 1, OTHER)
     boxes.clear()
@@ -150,7 +151,7 @@ def test_clearing_keeps_the_waiters(boxes: Mailboxes, loop: asyncio.AbstractEven
 def test_a_message_wakes_the_first_waiter_and_the_next_message_the_next(
     boxes: Mailboxes, loop: asyncio.AbstractEventLoop
 ) -> None:
-    first, second = Waiter(CHANNEL, loop), Waiter(CHANNEL, loop)
+    first, second = LoopWaiter(CHANNEL, loop), LoopWaiter(CHANNEL, loop)
     boxes.add_waiter(first)
     boxes.add_waiter(second)
     assert boxes.put(QUEUE, CHANNEL, entry(1), NOW) == (True, first)
@@ -159,7 +160,7 @@ def test_a_message_wakes_the_first_waiter_and_the_next_message_the_next(
 
 
 def test_a_newcomer_leaves_what_a_waiter_was_woken_for(boxes: Mailboxes, loop: asyncio.AbstractEventLoop) -> None:
-    waiter = Waiter(CHANNEL, loop)
+    waiter = LoopWaiter(CHANNEL, loop)
     boxes.add_waiter(waiter)
     boxes.put(QUEUE, CHANNEL, entry(1), NOW)
     assert boxes.take(CHANNEL, NOW, woken=False) is None
@@ -168,7 +169,7 @@ def test_a_newcomer_leaves_what_a_waiter_was_woken_for(boxes: Mailboxes, loop: a
 
 
 def test_a_woken_waiter_that_leaves_makes_its_message_free(boxes: Mailboxes, loop: asyncio.AbstractEventLoop) -> None:
-    waiter = Waiter(CHANNEL, loop)
+    waiter = LoopWaiter(CHANNEL, loop)
     boxes.add_waiter(waiter)
     boxes.put(QUEUE, CHANNEL, entry(1), NOW)
     boxes.remove_waiter(waiter)
@@ -176,7 +177,7 @@ def test_a_woken_waiter_that_leaves_makes_its_message_free(boxes: Mailboxes, loo
 
 
 def test_removing_a_waiter_twice_changes_nothing(boxes: Mailboxes, loop: asyncio.AbstractEventLoop) -> None:
-    waiter, stays = Waiter(CHANNEL, loop), Waiter(CHANNEL, loop)
+    waiter, stays = LoopWaiter(CHANNEL, loop), LoopWaiter(CHANNEL, loop)
     boxes.add_waiter(waiter)
     boxes.add_waiter(stays)
     assert boxes.remove_waiter(waiter)
@@ -187,7 +188,7 @@ def test_removing_a_waiter_twice_changes_nothing(boxes: Mailboxes, loop: asyncio
 def test_a_waiter_on_the_whole_queue_is_woken_for_any_channel(
     boxes: Mailboxes, loop: asyncio.AbstractEventLoop
 ) -> None:
-    waiter = Waiter(QUEUE, loop)
+    waiter = LoopWaiter(QUEUE, loop)
     boxes.add_waiter(waiter)
     assert boxes.put(QUEUE, OTHER, entry(1), NOW) == (True, waiter)
 
@@ -195,7 +196,7 @@ def test_a_waiter_on_the_whole_queue_is_woken_for_any_channel(
 def test_the_channels_own_waiter_comes_before_one_on_the_whole_queue(
     boxes: Mailboxes, loop: asyncio.AbstractEventLoop
 ) -> None:
-    own, any_of_queue = Waiter(CHANNEL, loop), Waiter(QUEUE, loop)
+    own, any_of_queue = LoopWaiter(CHANNEL, loop), LoopWaiter(QUEUE, loop)
     boxes.add_waiter(any_of_queue)
     boxes.add_waiter(own)
     assert boxes.put(QUEUE, CHANNEL, entry(1), NOW) == (True, own)
@@ -203,7 +204,12 @@ def test_the_channels_own_waiter_comes_before_one_on_the_whole_queue(
 
 
 def test_channels_with_receivers_are_counted_once_each(boxes: Mailboxes, loop: asyncio.AbstractEventLoop) -> None:
-    waiters = [Waiter(CHANNEL, loop), Waiter(CHANNEL, loop), Waiter(OTHER, loop), Waiter("normal", loop)]
+    waiters = [
+        LoopWaiter(CHANNEL, loop),
+        LoopWaiter(CHANNEL, loop),
+        LoopWaiter(OTHER, loop),
+        LoopWaiter("normal", loop),
+    ]
     for waiter in waiters:
         boxes.add_waiter(waiter)
     assert boxes.waiting_channels == 2
@@ -213,6 +219,6 @@ def test_channels_with_receivers_are_counted_once_each(boxes: Mailboxes, loop: a
 
 
 def test_notifying_a_waiter_of_a_closed_loop_says_so(loop: asyncio.AbstractEventLoop) -> None:
-    waiter = Waiter(CHANNEL, loop)
+    waiter = LoopWaiter(CHANNEL, loop)
     loop.close()
     assert waiter.notify() is False

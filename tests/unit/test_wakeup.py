@@ -12,7 +12,8 @@ import pytest
 
 from channels_sqlite.layers import SqliteChannelLayer
 from channels_sqlite.presence import MeetingPlace
-from channels_sqlite.wakeup import LoopWatch, Sender, WakeSocket
+from channels_sqlite.wakeup import Sender, WakeSocket
+from channels_sqlite.watches import LoopWatch
 from tests.processes.evidence import client_of, query
 from tests.support.databases import ChannelDatabase
 from tests.support.layers import LayerFactory

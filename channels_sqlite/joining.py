@@ -1,0 +1,66 @@
+"""Writing inside the transaction that the calling thread has open on the layer's own database.
+
+A second connection would wait for that transaction, which waits for the thread: a deadlock until the time-out. So what
+is sent there goes through Django's own connection, and commits or rolls back with everything else in the transaction.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
+
+from django.db import connections
+from django.db.backends.sqlite3.base import DatabaseWrapper
+
+from channels_sqlite.exceptions import explain
+from channels_sqlite.outbox import Transaction
+from channels_sqlite.process import LayerProcess
+from channels_sqlite.store import Store
+
+__all__ = ["join", "open_transaction"]
+
+T = TypeVar("T")
+
+SAVEPOINT = "channels_sqlite_join"
+
+
+def open_transaction(alias: str) -> DatabaseWrapper | None:
+    """Return this thread's connection that has a transaction open on the database of `alias`, or None."""
+    name = ""
+    for connection in connections.all(initialized_only=True):
+        if not isinstance(connection, DatabaseWrapper) or connection.connection is None:
+            continue
+        if connection.connection.in_transaction:
+            name = name or str(connections.settings[alias]["NAME"])
+            if connection.alias == alias or str(connection.settings_dict["NAME"]) == name:
+                return connection
+    return None
+
+
+def join(connection: DatabaseWrapper, process: LayerProcess, prefix: str, apply: Callable[[Transaction], T]) -> T:
+    """Run `apply` in the open transaction of `connection` and return its result. Readers are woken when it commits.
+
+    Raises ChannelDatabaseError where the transaction cannot be written in, and what `apply` raises; nothing of it is
+    written then.
+    """
+    connection.validate_no_broken_transaction()
+    raw: sqlite3.Connection = connection.connection
+    try:
+        raw.execute(f"SAVEPOINT {SAVEPOINT}")
+        try:
+            transaction = Transaction(Store(raw, prefix), time.time(), joined=True)
+            result = apply(transaction)
+        except BaseException:
+            if raw.in_transaction:  # some errors end the whole of it: https://www.sqlite.org/lang_transaction.html
+                raw.execute(f"ROLLBACK TO {SAVEPOINT}")
+                raw.execute(f"RELEASE {SAVEPOINT}")
+            raise
+        raw.execute(f"RELEASE {SAVEPOINT}")
+    except sqlite3.Error as error:
+        raise explain(error, str(connection.settings_dict["NAME"]), connection.alias) from error
+    if connection.in_atomic_block:  # else nobody tells of the commit, and polling finds what was written
+        connection.on_commit(partial(process.announce, transaction.wake, transaction.after_commit), robust=True)
+    return result

@@ -1,0 +1,267 @@
+"""Who watches the wake-up socket for those who wait: their event loops, and one of the waiting threads.
+
+Every `polling_interval` each of them also looks whether the database has changed, in case a wake-up was lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+import socket
+import threading
+import time
+from collections.abc import Callable
+
+from channels_sqlite.loops import call_in, run_in
+from channels_sqlite.waiters import Gate
+from channels_sqlite.wakeup import WakeSocket
+
+__all__ = ["LoopWatch", "LoopWatches", "ThreadWatch"]
+
+LET_GO_S = 1.0
+
+# poll() opens no descriptor and takes any number of one; Windows has only select().
+_Selector: type[selectors.BaseSelector] = getattr(selectors, "PollSelector", selectors.SelectSelector)
+
+
+class LoopWatch:
+    """What one event loop does for its waiting receivers: it watches the wake-up socket, and polls.
+
+    It starts with the first receiver of the loop, and ends at the first tick without any, so that receivers which come
+    and go cost nothing here. All of it runs on that loop.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        interval_s: float,
+        *,
+        wake_socket: Callable[[], WakeSocket | None],
+        on_wake: Callable[[], None],
+        on_tick: Callable[[], None],
+    ) -> None:
+        self.loop = loop
+        self.waiting = 0  # receivers of this loop; guarded by the inbox's lock
+        self._interval_s = interval_s
+        self._wake_socket = wake_socket
+        self._on_wake = on_wake
+        self._on_tick = on_tick
+        self._watched: socket.socket | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def active(self) -> bool:
+        """Whether the loop watches, so that a message committed from now on wakes it."""
+        return self._timer is not None
+
+    def start(self) -> None:
+        """Begin to watch; does nothing when it does."""
+        if self._timer is None:
+            self._timer = self.loop.call_later(self._interval_s, self._tick)
+            self._watch()
+
+    def stop(self) -> None:
+        """End watching."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self.unwatch()
+
+    def unwatch(self) -> None:
+        """Let go of the wake-up socket, which may be closed after that. The next tick looks for the new one."""
+        if self._watched is not None:
+            self.loop.remove_reader(self._watched.fileno())
+            self._watched = None
+
+    def _tick(self) -> None:
+        if self.waiting <= 0:
+            self.stop()
+            return
+        self._timer = self.loop.call_later(self._interval_s, self._tick)
+        self._watch()
+        self._on_tick()
+
+    def _watch(self) -> None:
+        wake = self._wake_socket()
+        current = None if wake is None else wake.socket
+        if current is self._watched:
+            return
+        self.unwatch()
+        if current is not None and current.fileno() >= 0:
+            try:
+                self.loop.add_reader(current.fileno(), self._readable)
+            except NotImplementedError:  # Windows' proactor loop
+                return
+            self._watched = current
+
+    def _readable(self) -> None:
+        wake = self._wake_socket()
+        if wake is None or wake.socket is not self._watched:
+            self._watch()
+            return
+        wake.drain()
+        self._on_wake()
+
+
+class LoopWatches:
+    """The watches of all event loops that have receivers. May be called by any thread."""
+
+    def __init__(
+        self,
+        interval_s: float,
+        *,
+        wake_socket: Callable[[], WakeSocket | None],
+        on_wake: Callable[[], None],
+        on_tick: Callable[[], None],
+    ) -> None:
+        self._interval_s = interval_s
+        self._wake_socket = wake_socket
+        self._on_wake = on_wake
+        self._on_tick = on_tick
+        self._watches: dict[asyncio.AbstractEventLoop, LoopWatch] = {}
+        self._lock = threading.Lock()
+
+    def of(self, loop: asyncio.AbstractEventLoop) -> LoopWatch:
+        """Return the watch of `loop`, which runs in this thread."""
+        watch = self._watches.get(loop)
+        if watch is None:
+            watch = LoopWatch(
+                loop, self._interval_s, wake_socket=self._wake_socket, on_wake=self._on_wake, on_tick=self._on_tick
+            )
+            self.forget_closed()
+            with self._lock:
+                self._watches[loop] = watch
+        return watch
+
+    def forget_closed(self) -> None:
+        """Keep nothing of loops that are closed."""
+        with self._lock:
+            for loop in [loop for loop in self._watches if loop.is_closed()]:
+                del self._watches[loop]
+
+    def let_go(self) -> None:
+        """Have every loop let go of the wake-up socket, and wait for that. Not to be called on a loop."""
+        with self._lock:
+            watches = list(self._watches.values())
+        for watch in watches:
+            run_in(watch.loop, watch.unwatch, LET_GO_S)
+
+    def stop(self) -> None:
+        """End watching in every loop."""
+        with self._lock:
+            watches = list(self._watches.values())
+            self._watches.clear()
+        for watch in watches:
+            call_in(watch.loop, watch.stop)
+
+
+class ThreadWatch:
+    """What threads do while they wait: one of them watches the wake-up socket for all, the others sleep at their gates.
+
+    When the one that watches leaves, another takes over. No thread is started for it.
+    """
+
+    def __init__(
+        self,
+        interval_s: float,
+        *,
+        wake_socket: Callable[[], WakeSocket | None],
+        on_wake: Callable[[], None],
+        on_tick: Callable[[], None],
+    ) -> None:
+        self._interval_s = interval_s
+        self._wake_socket = wake_socket
+        self._on_wake = on_wake
+        self._on_tick = on_tick
+        self._watching = threading.Lock()  # held by the thread that watches
+        self._lock = threading.Lock()
+        self._sleepers: dict[Gate, None] = {}
+        self._bell: tuple[socket.socket, socket.socket] | None = None  # rung to get at the thread that watches
+
+    def wait(self, gate: Gate, until: float | None) -> None:
+        """Wait until `gate` is opened, or the monotonic time `until`."""
+        with self._lock:
+            self._sleepers[gate] = None
+        try:
+            while not gate.opened:
+                if self._watching.acquire(blocking=False):
+                    try:
+                        self._watch(gate, until)
+                    finally:
+                        self._watching.release()
+                    return
+                if not gate.sleep(until):
+                    return
+        finally:
+            with self._lock:
+                del self._sleepers[gate]
+                successor = next(iter(self._sleepers), None)
+            if successor is not None:
+                successor.nudge()
+
+    def _watch(self, gate: Gate, until: float | None) -> None:
+        bell = self._open_bell()
+        tick_at = time.monotonic() + self._interval_s
+        gate.poke = self.poke
+        try:
+            while not gate.opened:
+                now = time.monotonic()
+                if now >= tick_at:
+                    tick_at = now + self._interval_s
+                    self._on_tick()
+                elif until is not None and now >= until:
+                    return
+                elif self._select(bell, min(tick_at, tick_at if until is None else until) - now):
+                    self._on_wake()
+        finally:
+            gate.poke = None
+
+    def _select(self, bell: socket.socket, timeout_s: float) -> bool:
+        """Sleep until something happens, at most `timeout_s`; return whether this process was woken."""
+        wake = self._wake_socket()
+        with _Selector() as selector:
+            try:
+                selector.register(bell, selectors.EVENT_READ)
+                if wake is not None:
+                    selector.register(wake.socket, selectors.EVENT_READ)
+            except (ValueError, OSError):  # closed meanwhile
+                time.sleep(min(timeout_s, LET_GO_S / 100))
+                return False
+            ready = [key.fileobj for key, _ in selector.select(timeout_s)]
+        if bell in ready:
+            _drain(bell)
+        if wake is not None and wake.socket in ready:
+            wake.drain()
+            return True
+        return False
+
+    def poke(self) -> None:
+        """Have the thread that watches look around. May be called in a signal handler."""
+        if self._bell is not None:
+            try:
+                self._bell[1].send(b"\0")
+            except OSError:  # rung often enough, or closed
+                pass
+
+    def _open_bell(self) -> socket.socket:
+        with self._lock:
+            if self._bell is None:
+                self._bell = socket.socketpair()
+                for end in self._bell:
+                    end.setblocking(False)
+            return self._bell[0]
+
+    def close(self) -> None:
+        """Close what was opened, when nobody waits any more, or in a forked child."""
+        with self._lock:
+            bell, self._bell = self._bell, None
+        for end in bell or ():
+            end.close()
+
+
+def _drain(bell: socket.socket) -> None:
+    try:
+        while bell.recv(64):
+            pass
+    except OSError:  # empty
+        pass
