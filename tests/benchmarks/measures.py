@@ -51,7 +51,8 @@ class Account:
     """What one role saw; the same shape for every scenario, so that faults are counted in one place.
 
     ``sent`` and ``received`` hold identities (see ``identity``); the times are nanoseconds of ``time.perf_counter_ns``,
-    which on Linux is CLOCK_MONOTONIC and so the same clock in every process.
+    which on Linux is CLOCK_MONOTONIC and so the same clock in every process. ``remark`` says what kept the role from
+    measuring all that it should.
     """
 
     sent: list[int] = field(default_factory=list)
@@ -60,6 +61,7 @@ class Account:
     last_ns: int = 0
     retries: int = 0
     samples_us: dict[str, list[float]] = field(default_factory=dict)
+    remark: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

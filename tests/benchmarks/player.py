@@ -22,8 +22,8 @@ WARM_UP = 20
 
 _FIRST_PAUSE_S = 0.001
 _LONGEST_PAUSE_S = 0.05
-_ROUND_S = 0.25
-_QUIET_ROUNDS = 8
+_ROUND_S = 0.1
+_QUIET_ROUNDS = 20
 _RESEND_S = 1.0
 _TEXT = "The quick brown fox jumps over the lazy dog while the five boxing wizards look on."
 

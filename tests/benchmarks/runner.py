@@ -67,7 +67,8 @@ def run_once(scenario: Scenario, candidate: Candidate, repetition: int, effort: 
             with candidate.fresh_store(Path(run_folder), scenario.limits) as store:
                 playing = _play(scenario, candidate, effort, store=store, folder=Path(run_folder), limit_s=limit_s)
                 answer = asyncio.run(playing)
-        outcome, accounts, remark = "ok", answer.accounts, answer.remark
+        outcome, accounts = "ok", answer.accounts
+        remark = "; ".join(filter(None, (*(account.remark for account in accounts.values()), answer.remark)))
     except asyncio.TimeoutError:
         outcome, remark = "timed out", f"no end after {limit_s:g} s"
     except (_WorkerError, RuntimeError, OSError, subprocess.SubprocessError) as error:

@@ -20,7 +20,7 @@ __all__ = ["make_broadcast"]
 
 _GROUP = "room"
 _WARM_UP = 2
-_COMPLETION_LIMIT_S = 10.0
+_COMPLETION_LIMIT_S = 20.0
 
 
 def make_broadcast(*, processes: int, members: int, start_limit_s: float = 30.0, in_quick: bool = True) -> Scenario:
@@ -73,7 +73,7 @@ def make_broadcast(*, processes: int, members: int, start_limit_s: float = 30.0,
 
 
 async def _broadcast(player: Player, account: Account, processes: int, members: int) -> None:
-    """Send one after the other, each awaited. A broadcast that does not complete ends the run, and counts as loss."""
+    """Send one after the other, each awaited. One that does not complete in time ends the run."""
     completions_us = account.samples_us["completion"] = []
     calls_us = account.samples_us["call"] = []
     completed: list[float] = []
@@ -88,6 +88,8 @@ async def _broadcast(player: Player, account: Account, processes: int, members: 
         try:
             times_ns = await asyncio.wait_for(waiting, _COMPLETION_LIMIT_S)
         except asyncio.TimeoutError:
+            number_of = processes * members
+            account.remark = f"a broadcast to {number_of:,} was not complete after {_COMPLETION_LIMIT_S:g} s"
             return
         finally:
             # Not before: thousands of entries would keep the readers of this process from running.

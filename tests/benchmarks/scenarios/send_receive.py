@@ -92,7 +92,7 @@ def _make(
 
 SEND_RECEIVE = _make("send-receive", "Send then receive in one process")
 SEND_RECEIVE_NORMAL = _make(
-    "send-receive-normal", "Send then receive in one process, on a normal channel", channel="normal"
+    "send-receive-normal", "Send then receive in one process, on a normal channel", channel="normal", in_quick=False
 )
 SEND_RECEIVE_WITH_BACKLOG = _make(
     "send-receive-backlog",

@@ -4,10 +4,8 @@ Over our layer it needs no event loop; over the others it is ``async_to_sync``, 
 """
 
 import asyncio
-import importlib
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import cast
 
 from tests.benchmarks.measures import Account, Metric, identity, percentile
 from tests.benchmarks.player import SETTLING, WARM_UP, Player, make_message
@@ -60,7 +58,9 @@ def _call(player: Player, account: Account, channel: str | None, members: int) -
 
 
 def _sync_layer() -> SyncLayer:
-    return cast("SyncLayer", importlib.import_module("channels_sqlite").get_sync_channel_layer())
+    from channels_sqlite import get_sync_channel_layer
+
+    return get_sync_channel_layer()
 
 
 async def _receive(player: Player) -> Account:
