@@ -12,7 +12,7 @@ from .host import describe_host
 from .layers import CANDIDATES, OURS
 from .measures import Effort, Run
 from .progress import Progress
-from .report import to_json, to_markdown
+from .report import is_faulty, to_json, to_markdown
 from .runner import run_once
 from .scenarios import SCENARIOS
 
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str]) -> int:
     print(to_markdown(runs, host, command, left_out), end="")
     if options.json is not None:
         options.json.write_text(to_json(runs, host, command, left_out))
-    return 1 if any(_is_faulty(run) for run in runs if run.layer == OURS.key) else 0
+    return 1 if any(is_faulty(run) for run in runs if run.layer == OURS.key) else 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -119,10 +119,6 @@ def _run_all(steps: Sequence[_Step], folder: Path) -> list[Run]:
     finally:
         progress.close()
     return runs
-
-
-def _is_faulty(run: Run) -> bool:
-    return run.outcome != "ok" or bool(run.remark or run.counts.lost or run.counts.twice or run.counts.disordered)
 
 
 if __name__ == "__main__":

@@ -11,13 +11,13 @@ from .layers import CANDIDATES, OURS
 from .measures import Metric, Run, Spread
 from .scenarios import SCENARIOS, Scenario
 
-__all__ = ["to_json", "to_markdown"]
+__all__ = ["is_faulty", "to_json", "to_markdown"]
 
 
 def to_markdown(
     runs: Sequence[Run], host: Mapping[str, str], command: str, left_out: Mapping[str, str] | None = None
 ) -> str:
-    """Return the head and one table per scenario. ``left_out`` says why, by the layer's key."""
+    """Return the head, a summary and one table per scenario. ``left_out`` says why, by the layer's key."""
     legend = (
         "Each cell: median (lowest to highest) of the repetitions, then, behind `x`, how many times the figure of"
         f" {OURS.title} it is. With a backlog, behind `=`, how many times the same layer's figure without backlog."
@@ -33,7 +33,7 @@ def to_markdown(
         *(f"- Left out: {CANDIDATES[layer].title} ({reason})" for layer, reason in (left_out or {}).items()),
     ]
     tables = [_table(scenario, runs) for scenario in SCENARIOS.values() if _of(runs, scenario.key)]
-    return "\n".join(head) + "\n" + "".join(f"\n{table}" for table in tables)
+    return "\n".join(head) + "\n" + "".join(f"\n{table}" for table in (_summary(runs), *tables))
 
 
 def to_json(
@@ -103,6 +103,42 @@ def _quotient(runs: Sequence[Run], others: Sequence[Run], metric: Metric) -> flo
     if above is None or below is None or not below.median:
         return None
     return above.median / below.median
+
+
+def _summary(runs: Sequence[Run]) -> str:
+    """Return one table of all medians: a row for each figure, a column for each layer."""
+    layers = [layer for layer in CANDIDATES if any(run.layer == layer for run in runs)]
+    rows = [
+        ["scenario", "figure", *(CANDIDATES[layer].title for layer in layers)],
+        ["---", "---", *["---:"] * len(layers)],
+    ]
+    for scenario in SCENARIOS.values():
+        if not _of(runs, scenario.key):
+            continue
+        for metric in scenario.metrics:
+            cells = [_short_cell(runs, scenario.key, layer, metric) for layer in layers]
+            rows.append([scenario.key, f"{metric.title}, {metric.unit}", *cells])
+    legend = (
+        f"Medians, and in brackets how many times the figure of {OURS.title}. `!`: something was lost, doubled, out of"
+        " order or went wrong; the scenario's own table says what."
+    )
+    return f"## Summary\n\n{legend}\n\n{_lines(rows)}"
+
+
+def _short_cell(runs: Sequence[Run], scenario: str, layer: str, metric: Metric) -> str:
+    mine = _of(runs, scenario, layer)
+    spread = _spread(mine, metric)
+    figure = "-" if spread is None else _round(spread.median)
+    ratio = None if layer == OURS.key else _ratio(runs, scenario, layer, metric)
+    mark = " !" if any(is_faulty(run) for run in mine) else ""
+    return figure + (f" [{ratio:.3g}]" if ratio is not None else "") + mark
+
+
+def is_faulty(run: Run) -> bool:
+    """Return whether a run did not end well, or lost, doubled or reordered something."""
+    if run.outcome == "left out":
+        return False
+    return run.outcome != "ok" or bool(run.remark or run.counts.lost or run.counts.twice or run.counts.disordered)
 
 
 def _table(scenario: Scenario, runs: Sequence[Run]) -> str:

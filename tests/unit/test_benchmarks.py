@@ -41,6 +41,7 @@ def a_run(
 
 
 def the_row_of(layer: str, report: str) -> list[str]:
+    """The cells of a layer's row in the only table that has one."""
     title = CANDIDATES[layer].title
     rows = [line for line in report.splitlines() if line.startswith(f"| {title} |")]
     assert len(rows) == 1
@@ -136,6 +137,18 @@ def test_the_table_says_what_went_wrong() -> None:
     assert the_row_of("sqlite", report)[3:6] == ["1 of 100", "2 of 100", "0"]
     assert the_row_of("postgres", report)[1:] == ["-"] * 6 + ["1 of 1 timed out, no end after 50 s"]
     assert "- Left out: channels-lite aio (not installed: channels_lite)\n" in report
+
+
+def test_the_summary_has_a_column_for_each_layer_and_marks_what_went_wrong() -> None:
+    runs = [
+        a_run("ping-pong", "sqlite", {"p50": 200.0, "p99": 400.0}),
+        a_run("ping-pong", "redis-core", {"p50": 500.0, "p99": 400.0}, counts=Counts(expected=9, twice=1)),
+        a_run("ping-pong", "postgres", {}, outcome="timed out", remark="no end after 50 s"),
+        a_run("ping-pong", "redis-pubsub", {}, outcome="left out", remark="for a reason"),
+    ]
+    summary = to_markdown(runs, {}, "").partition("## Summary")[2].partition("\n## ")[0]
+    assert "| ping-pong | p50, us | 200 | 500 [2.5] ! | - | - ! |\n" in summary
+    assert "| ping-pong | p99, us | 400 | 400 [1] ! | - | - ! |\n" in summary
 
 
 def test_a_long_run_has_a_row_for_each_minute() -> None:
