@@ -40,16 +40,20 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     # A plain kill would leave servers and workers behind; an exception stops them on its way out.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    command = " ".join(["python -m tests.benchmarks", *arguments])
+    runs: list[Run] = []
     with tempfile.TemporaryDirectory(prefix="channel-benchmarks-", dir=options.folder) as name:
         folder = Path(name)
         # A server that runs as another user must be able to pass.
         folder.chmod(0o711)
         host = describe_host(folder)
-        runs = _run_all(_steps(options, layers), folder)
-    command = " ".join(["python -m tests.benchmarks", *arguments])
-    print(to_markdown(runs, host, command, left_out), end="")
-    if options.json is not None:
-        options.json.write_text(to_json(runs, host, command, left_out))
+        try:
+            _run_all(_steps(options, layers), folder, runs)
+        finally:
+            # Interrupted after an hour, it still tells what it has seen.
+            print(to_markdown(runs, host, command, left_out), end="", flush=True)
+            if options.json is not None:
+                options.json.write_text(to_json(runs, host, command, left_out))
     return 1 if any(is_faulty(run) for run in runs if run.layer == OURS.key) else 0
 
 
@@ -106,8 +110,8 @@ def _steps(options: argparse.Namespace, layers: Sequence[str]) -> list[_Step]:
     ]
 
 
-def _run_all(steps: Sequence[_Step], folder: Path) -> list[Run]:
-    runs: list[Run] = []
+def _run_all(steps: Sequence[_Step], folder: Path, runs: list[Run]) -> None:
+    """Do all steps, and add what came out to ``runs`` one by one."""
     progress = Progress(len(steps))
     try:
         for step in steps:
@@ -118,7 +122,6 @@ def _run_all(steps: Sequence[_Step], folder: Path) -> list[Run]:
             progress.finish(f"{name}: {run.outcome} in {run.seconds:.1f} s")
     finally:
         progress.close()
-    return runs
 
 
 if __name__ == "__main__":

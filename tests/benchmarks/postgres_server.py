@@ -21,7 +21,6 @@ _COMMAND_LIMIT_S = 60.0
 _SERVER_USER = "postgres"
 _OPTIONS = {
     "listen_addresses": "",
-    "unix_socket_permissions": "0777",
     # What SQLite's WAL mode with synchronous=NORMAL promises: a power cut may take the last commits.
     "synchronous_commit": "off",
     # channels_postgres holds an advisory lock for each channel that it receives on: 10,000 in the largest broadcast.

@@ -14,7 +14,7 @@ from collections import Counter
 from tests.benchmarks.measures import Account, Metric, identity, percentile
 from tests.benchmarks.player import SETTLING, Player, make_message
 
-from .base import Accounts, Role, Scenario
+from .base import START_LIMIT_S, Accounts, Role, Scenario
 
 __all__ = ["make_broadcast"]
 
@@ -23,7 +23,9 @@ _WARM_UP = 2
 _COMPLETION_LIMIT_S = 20.0
 
 
-def make_broadcast(*, processes: int, members: int, start_limit_s: float = 30.0, in_quick: bool = True) -> Scenario:
+def make_broadcast(
+    *, processes: int, members: int, start_limit_s: float = START_LIMIT_S, in_quick: bool = True
+) -> Scenario:
     """Return the scenario with ``members`` in each of ``processes``."""
 
     async def play(player: Player) -> Account:

@@ -70,6 +70,5 @@ IDLE = Scenario(
         Metric(key="memory", title="resident memory", unit="MiB"),
     ),
     figures=_figures,
-    start_limit_s=60.0,
     stretch=2.0,
 )

@@ -6,8 +6,8 @@ from tests.benchmarks.measures import Account, Metric, identity, percentile
 from tests.benchmarks.player import WARM_UP, Player, make_message
 from tests.benchmarks.stores import Limits
 
-from .base import Accounts, Role, Scenario
-from .stored import DEEP_LIMITS, OTHERS_LIMITS, START_LIMIT_S, store_deep, store_in_others
+from .base import START_LIMIT_S, Accounts, Role, Scenario
+from .stored import DEEP_LIMITS, FILLING_LIMIT_S, OTHERS_LIMITS, store_deep, store_in_others
 
 __all__ = ["PING_PONG", "PING_PONG_BESIDE_DEEP", "PING_PONG_WITH_BACKLOG"]
 
@@ -80,7 +80,7 @@ def _make(
         ),
         figures=_figures,
         limits=limits or Limits(),
-        start_limit_s=START_LIMIT_S if filler else 30.0,
+        start_limit_s=FILLING_LIMIT_S if filler else START_LIMIT_S,
         base=base,
         in_quick=in_quick,
     )

@@ -11,8 +11,8 @@ from tests.benchmarks.measures import Account, Metric, identity, percentile
 from tests.benchmarks.player import SETTLING, WARM_UP, Player, make_message
 from tests.benchmarks.stores import Limits
 
-from .base import Accounts, Role, Scenario
-from .stored import DEEP, DEEP_LIMITS, OTHERS_LIMITS, START_LIMIT_S, store_deep, store_in_others
+from .base import START_LIMIT_S, Accounts, Role, Scenario
+from .stored import DEEP, DEEP_LIMITS, FILLING_LIMIT_S, OTHERS_LIMITS, store_deep, store_in_others
 
 __all__ = [
     "SEND_RECEIVE",
@@ -83,7 +83,7 @@ def _make(
         ),
         figures=_figures,
         limits=limits or Limits(),
-        start_limit_s=START_LIMIT_S if filler else 30.0,
+        start_limit_s=FILLING_LIMIT_S if filler else START_LIMIT_S,
         base=base,
         open_ended=channel == DEEP,
         in_quick=in_quick,

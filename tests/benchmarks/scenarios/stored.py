@@ -9,13 +9,13 @@ from tests.benchmarks.stores import Limits
 
 from .base import Role
 
-__all__ = ["DEEP", "DEEP_LIMITS", "OTHERS_LIMITS", "START_LIMIT_S", "store_deep", "store_in_others"]
+__all__ = ["DEEP", "DEEP_LIMITS", "FILLING_LIMIT_S", "OTHERS_LIMITS", "store_deep", "store_in_others"]
 
 DEEP = "deep"
 """The channel that holds all of a backlog."""
 DEEP_LIMITS = Limits(capacity=200_000, expiry_s=1_200)
 OTHERS_LIMITS = Limits(expiry_s=1_200)
-START_LIMIT_S = 90.0
+FILLING_LIMIT_S = 120.0
 
 _STREAM = 9_000
 _OTHERS = tuple(f"stored.{number}" for number in range(100))
