@@ -284,10 +284,11 @@ WAITING_CHANNELS = """
         WHERE prefix = ? AND state = 0 AND expires_at > ? GROUP BY queue
     )
 """
-# Parameters: prefix, now. For each registered reader a range of the primary key from its cursor on.
+# Parameters: prefix, now. For each registered reader a range of the primary key from its cursor on; the index of what
+# was addressed would take in all that is kept.
 UNREAD_QUEUES = """
     SELECT message.queue, count(*), min(message.created_at)
-    FROM channels_sqlite_process AS process CROSS JOIN channels_sqlite_message AS message
+    FROM channels_sqlite_process AS process CROSS JOIN channels_sqlite_message AS message NOT INDEXED
     WHERE process.prefix = ?1 AND message.id > process.cursor AND message.client = process.client
         AND message.prefix = ?1 AND message.kind = 1 AND message.expires_at > ?2
     GROUP BY message.queue
