@@ -36,6 +36,8 @@ LOCAL_DISK = "22 1 8:1 / / rw,relatime - ext4 /dev/sda1 rw\n"
 
 AddDatabase = Callable[..., None]
 
+nothing_opened = pytest.mark.leaks_allowed(reason="settings in, messages out; looking for leaks takes longer")
+
 
 class Subclass(SqliteChannelLayer):
     """What a user might make of our layer."""
@@ -160,10 +162,12 @@ def test_only_the_databases_asked_for_are_looked_at(add_database: AddDatabase) -
 # Silence
 
 
+@nothing_opened
 def test_the_documented_settings_are_in_order() -> None:
     assert settings_messages() == []
 
 
+@nothing_opened
 @pytest.mark.parametrize(
     "configured",
     [
@@ -181,12 +185,14 @@ def test_without_a_layer_of_ours_nothing_is_said(configured: Any) -> None:
         assert check_databases(databases=["default", "channels"]) == []
 
 
+@nothing_opened
 def test_a_bare_alias_and_an_empty_config_are_in_order(add_database: AddDatabase) -> None:
     add_database("channels")
     assert settings_messages(CHANNEL_LAYERS=layers({})) == []
     assert settings_messages(CHANNEL_LAYERS={"default": {"BACKEND": OURS}}) == []
 
 
+@nothing_opened
 def test_a_test_database_in_memory_is_in_order(add_database: AddDatabase) -> None:
     add_database("channels", NAME="file:memorydb_channels?mode=memory&cache=shared")
     assert settings_messages() == []
@@ -195,6 +201,7 @@ def test_a_test_database_in_memory_is_in_order(add_database: AddDatabase) -> Non
 # CHANNEL_LAYERS
 
 
+@nothing_opened
 def test_a_backend_of_ours_that_does_not_exist_is_named() -> None:
     wrong = "channels_sqlite.layer.SqliteChannelLayer"
     message = only(settings_messages(CHANNEL_LAYERS=layers({}, backend=wrong)), checks.BACKEND_MISSING)
@@ -202,6 +209,7 @@ def test_a_backend_of_ours_that_does_not_exist_is_named() -> None:
     assert OURS in str(message.hint)
 
 
+@nothing_opened
 @pytest.mark.parametrize(
     ("option", "said"),
     [
@@ -225,6 +233,7 @@ def test_an_unknown_option_is_named_with_what_it_is_here(option: str, said: str)
     assert SECRET not in str(message)
 
 
+@nothing_opened
 @pytest.mark.parametrize("option", ["prefix", "expiry", "group_expiry", "capacity", "channel_capacity"])
 def test_options_that_channels_redis_has_too_are_taken(option: str) -> None:
     value: object = {"prefix": "x", "channel_capacity": {"a": 1}}.get(option, 5)
@@ -241,6 +250,7 @@ def test_an_impossible_value_is_named_with_what_is_possible(option: str, value: 
     assert said in str(message.hint)
 
 
+@nothing_opened
 def test_every_fault_of_every_layer_is_a_message_of_its_own_and_keys_are_not_shown() -> None:
     messages = settings_messages(
         CHANNEL_LAYERS=layers(
@@ -256,11 +266,13 @@ def test_every_fault_of_every_layer_is_a_message_of_its_own_and_keys_are_not_sho
     assert SECRET not in "".join(map(str, messages))
 
 
+@nothing_opened
 def test_a_subclass_of_our_layer_is_checked_too() -> None:
     backend = f"{__name__}.Subclass"
     only(settings_messages(CHANNEL_LAYERS=layers({"hosts": []}, backend=backend)), checks.UNKNOWN_OPTION)
 
 
+@nothing_opened
 def test_encryption_without_its_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     configured = layers({"symmetric_encryption_keys": [SECRET]})
     assert settings_messages(CHANNEL_LAYERS=configured) == []
@@ -270,6 +282,7 @@ def test_encryption_without_its_package_is_named(monkeypatch: pytest.MonkeyPatch
     assert SECRET not in str(message)
 
 
+@nothing_opened
 def test_two_layers_in_one_place_are_named_and_prefixes_keep_them_apart() -> None:
     message = only(settings_messages(CHANNEL_LAYERS=layers({}, {"capacity": 5})), checks.SAME_PLACE)
     assert message.obj == "CHANNEL_LAYERS['layer-1']"
@@ -280,6 +293,7 @@ def test_two_layers_in_one_place_are_named_and_prefixes_keep_them_apart() -> Non
 # DATABASES, as written
 
 
+@nothing_opened
 def test_a_missing_alias_is_named() -> None:
     message = only(settings_messages(CHANNEL_LAYERS=layers({"database": "messages"})), checks.ALIAS_MISSING)
     assert "'messages'" in message.msg
@@ -287,6 +301,7 @@ def test_a_missing_alias_is_named() -> None:
     assert message.obj == "CHANNEL_LAYERS['layer-0']"
 
 
+@nothing_opened
 @pytest.mark.parametrize("engine", ["django.db.backends.postgresql", "django.db.backends.dummy", "no.such.engine"])
 def test_another_engine_is_named(add_database: AddDatabase, engine: str) -> None:
     add_database("channels", ENGINE=engine)
@@ -366,6 +381,7 @@ def test_a_router_that_answers_for_ours_is_named_unless_it_comes_later(router: t
     assert settings_messages(DATABASE_ROUTERS=[ROUTER, path]) == []
 
 
+@nothing_opened
 def test_a_router_without_an_opinion_may_come_first() -> None:
     assert settings_messages(DATABASE_ROUTERS=[f"{__name__}.PassingRouter", ROUTER]) == []
 
