@@ -16,7 +16,7 @@ from django.db import DEFAULT_DB_ALIAS
 from django.db.models import Count, Max, Q, QuerySet
 from django.http import HttpRequest
 
-from channels_sqlite.db_routers import layer_aliases, layer_configs
+from channels_sqlite.configured import layer_aliases, our_entries
 from channels_sqlite.models import Membership, Message, Process
 from channels_sqlite.options import Options
 
@@ -79,11 +79,7 @@ def newest_id_before(rows: QuerySet[Message], moment: float) -> int:
 
 def known_prefixes(alias: str) -> list[str]:
     """Return the prefixes of the layers in this database, those without settings too, with one index probe for each."""
-    prefixes = {
-        config.get("prefix", Options.prefix)
-        for config in layer_configs()
-        if config.get("database", Options.database) == alias
-    }
+    prefixes = {str(entry.config.get("prefix", Options.prefix)) for entry in our_entries() if entry.database == alias}
     by_prefix = Membership.objects.using(alias).order_by("prefix").values_list("prefix", flat=True)
     prefix = by_prefix.first()
     while prefix is not None and len(prefixes) < MOST_CHOICES:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from django.core.exceptions import ImproperlyConfigured
 
 from channels_sqlite.codec import Codec, Message, UndecodableError
-from channels_sqlite.db_routers import layer_configs
+from channels_sqlite.configured import our_entries
 from channels_sqlite.options import Options
 from channels_sqlite.store import Kind
 
@@ -70,9 +70,9 @@ def _decoded(payload: bytes) -> Message:
 def _codecs() -> Iterator[Codec]:
     """One codec for plain messages, and one for the keys of each layer in CHANNEL_LAYERS."""
     yield Codec(max_message_size=Options.max_message_size)
-    for config in layer_configs():
+    for entry in our_entries():
         try:
-            options = Options.from_config(config)
+            options = Options.from_config(entry.config)
             if options.symmetric_encryption_keys:
                 yield Codec(max_message_size=options.max_message_size, keys=options.symmetric_encryption_keys)
         except ImproperlyConfigured:  # said by the layer itself when it is used

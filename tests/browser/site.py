@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import channels_sqlite
@@ -81,14 +82,50 @@ class Server:
                 self._program.kill()
 
 
+class Worker:
+    """One process that makes thumbnails: `manage.py worker`."""
+
+    def __init__(self, data: Path, log: Path) -> None:
+        self._data = data
+        self._log = log
+        self._program: Program | None = None
+
+    @property
+    def program(self) -> Program:
+        assert self._program is not None, "not started"
+        return self._program
+
+    def start(self, *, pause_s: float = 0.0) -> None:
+        """Start the process, with a rest of `pause_s` after each thumbnail; return when it waits for jobs."""
+        self._log.unlink(missing_ok=True)
+        command = [sys.executable, "manage.py", "worker", "--pause", str(pause_s)]
+        self._program = Program(command, EXAMPLE, example_environment(self._data), self._log)
+        self._program.prints("waits for pictures")
+
+    def kill(self) -> None:
+        self.program.kill()
+
+    def stop(self) -> None:
+        """End the process if it still runs; it must end by itself, and well, when asked to."""
+        if self._program is None or self._program.process.poll() is not None:
+            return
+        try:
+            code = self._program.terminate()
+            assert code == 0, f"the worker ended with {code}:\n{self._program.output}"
+        finally:
+            if self._program.process.poll() is None:
+                self._program.kill()
+
+
 class Site:
-    """Two server processes over one set of databases."""
+    """Two server processes over one set of databases, and a worker that is started by the tests that need it."""
 
     def __init__(self, template: Path, folder: Path) -> None:
         self.data = folder / "data"
         shutil.copytree(template, self.data)
         self.one = Server(self.data, folder / "server-1.log")
         self.two = Server(self.data, folder / "server-2.log")
+        self.worker = Worker(self.data, folder / "worker.log")
 
     def start(self) -> None:
         for server in (self.one, self.two):
@@ -97,7 +134,6 @@ class Site:
             server.wait_ready()
 
     def stop(self) -> None:
-        try:
-            self.one.stop()
-        finally:
-            self.two.stop()
+        with ExitStack() as stopping:
+            for process in (self.one, self.two, self.worker):
+                stopping.callback(process.stop)
