@@ -9,6 +9,7 @@ from typing import Any
 
 import psutil
 from websockets.sync.client import ClientConnection, connect
+from websockets.sync.connection import Connection
 
 from tests.django.project import Project
 from tests.settings import RUN_FOLDER
@@ -191,7 +192,7 @@ class Site:
         psutil.wait_procs(self._seen, DEADLINE_S)
 
 
-def say(visitor: ClientConnection, text: str) -> dict[str, Any]:
+def say(visitor: Connection, text: str) -> dict[str, Any]:
     """Say something in the room; return what arrives, which has gone through the layer."""
     visitor.send(text)
     heard: dict[str, Any] = json.loads(visitor.recv(DEADLINE_S))
