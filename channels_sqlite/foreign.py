@@ -60,6 +60,9 @@ class ForeignBlocking:
         name: str = async_to_sync(self._layer.new_channel)(prefix)
         return name
 
+    def require_own(self, channel: str) -> None:
+        """Leave that to the layer's `receive`."""
+
     def receive(
         self,
         channels: Sequence[str],
