@@ -8,7 +8,7 @@ import sqlite3
 import subprocess
 from pathlib import Path
 
-from .redis_server import find_redis_server
+from tests.support.redis_server import find_redis_server
 
 __all__ = ["describe_host"]
 

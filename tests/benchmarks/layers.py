@@ -15,7 +15,8 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from .redis_server import find_redis_server, running_redis
+from tests.support.redis_server import find_redis_server, running_redis
+
 from .stores import Store
 
 __all__ = ["CANDIDATES", "OURS", "Candidate"]

@@ -7,9 +7,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 __all__ = ["find_redis_server", "running_redis"]
 
+_ATTEMPTS = 3
 _START_LIMIT_S = 10.0
 _STOP_LIMIT_S = 10.0
 
@@ -21,16 +23,13 @@ def find_redis_server() -> str | None:
 
 @contextmanager
 def running_redis(folder: Path) -> Iterator[int]:
-    """Start redis-server and yield its port; RuntimeError when it does not answer in time."""
+    """Start redis-server and yield its port; RuntimeError when it does not answer in time, also on other ports."""
     program = find_redis_server()
     if program is None:
         raise RuntimeError("redis-server is not on PATH")
-    port = _free_port()
-    options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", str(folder)]
     with (folder / "redis.log").open("wb") as log:
-        server = subprocess.Popen([program, *options], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        server, port = _start(program, folder, log)
         try:
-            _wait_until_ready(server, port)
             yield port
         finally:
             server.terminate()
@@ -39,6 +38,24 @@ def running_redis(folder: Path) -> Iterator[int]:
             except subprocess.TimeoutExpired:
                 server.kill()
                 server.wait()
+
+
+def _start(program: str, folder: Path, log: IO[bytes]) -> tuple[subprocess.Popen[bytes], int]:
+    """Start it on a free port. Somebody else may have taken that one meanwhile, so try others."""
+    for attempt in range(1, _ATTEMPTS + 1):
+        port = _free_port()
+        options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", str(folder)]
+        server = subprocess.Popen([program, *options], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        try:
+            _wait_until_ready(server, port)
+        except RuntimeError:
+            server.kill()
+            server.wait()
+            if attempt == _ATTEMPTS:
+                raise
+        else:
+            return server, port
+    raise AssertionError("not reached")
 
 
 def _free_port() -> int:
