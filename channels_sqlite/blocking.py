@@ -67,6 +67,9 @@ class BlockingLayer(Protocol[E]):
     def new_channel(self, prefix: str) -> str:
         """Return a new name that only this process receives on."""
 
+    def require_own(self, channel: str) -> None:
+        """Raise ValueError where the layer knows that `receive` would refuse this name."""
+
     def receive(
         self, channels: Sequence[str], until: float | None, stop: Stop, *, patient: bool
     ) -> tuple[str, Message] | None:
@@ -153,6 +156,10 @@ class SqliteBlocking:
         if not process.can_receive():
             self._become_receiver(process)
         return name
+
+    def require_own(self, channel: str) -> None:
+        """Raise ValueError for a name of another process."""
+        self._layer.here().require_own(channel)
 
     def receive(
         self, channels: Sequence[str], until: float | None, stop: Stop, *, patient: bool

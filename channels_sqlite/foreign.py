@@ -19,6 +19,7 @@ __all__ = ["ForeignBlocking", "group_channels", "plain"]
 
 ASK_ONCE_S = 0.25  # the least time for the layer to come up with a message that is there already
 LOOK_S = 0.02  # between two looks at the clock and the stop while waiting; also what a put from another thread takes
+CLEAN_S = 5.0
 
 T = TypeVar("T")
 
@@ -60,6 +61,9 @@ class ForeignBlocking:
         name: str = async_to_sync(self._layer.new_channel)(prefix)
         return name
 
+    def require_own(self, channel: str) -> None:
+        """Leave that to the layer's `receive`."""
+
     def receive(
         self,
         channels: Sequence[str],
@@ -88,6 +92,7 @@ class ForeignBlocking:
             for task in tasks.values():
                 with suppress(asyncio.CancelledError, Exception):
                     await task
+            await self._leave(channels)
         taken: tuple[str, Message] | None = None
         for channel, task in tasks.items():
             if task.cancelled():
@@ -98,6 +103,19 @@ class ForeignBlocking:
             else:
                 self._left.setdefault(channel, []).append(message)
         return taken
+
+    async def _leave(self, channels: Sequence[str]) -> None:
+        """Have channels_redis keep nothing of this event loop, which may end now. Other layers have nothing of it."""
+        loop = asyncio.get_running_loop()
+        # They take what was received off its backup; one that is cancelled with the loop has it delivered again.
+        cleaners = [task for task in getattr(self._layer, "receive_cleaners", ()) if task.get_loop() is loop]
+        if cleaners:
+            await asyncio.wait(cleaners, timeout=CLEAN_S)
+        # A cancelled receive() leaves its queue there, which would refuse the next event loop.
+        buffer: dict[str, asyncio.Queue[Message]] = getattr(self._layer, "receive_buffer", {})
+        for channel in channels:
+            if channel in buffer and buffer[channel].empty():
+                del buffer[channel]
 
     def session(self) -> object:
         """Return the layer."""

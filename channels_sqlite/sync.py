@@ -118,6 +118,7 @@ class SyncChannelLayer:
             raise TypeError("listen() needs the name of at least one channel")
         for channel in channels:
             names.require_channel_name(channel)
+            self._blocking.require_own(channel)
         return self._listen(deque(dict.fromkeys(channels)))
 
     def _listen(self, turns: deque[str]) -> Iterator[Message]:

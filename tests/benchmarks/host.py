@@ -8,8 +8,9 @@ import sqlite3
 import subprocess
 from pathlib import Path
 
+from tests.support.redis_server import find_redis_server
+
 from .postgres_server import find_postgres
-from .redis_server import find_redis_server
 
 __all__ = ["describe_host"]
 

@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.support.redis_server import find_redis_server, running_redis
+
 from .postgres_server import (
     copy_cluster,
     find_postgres,
@@ -22,7 +24,6 @@ from .postgres_server import (
     postgres_database,
     running_postgres,
 )
-from .redis_server import find_redis_server, running_redis
 from .stores import Limits, Store, sqlite_database
 
 __all__ = ["CANDIDATES", "OURS", "Candidate"]

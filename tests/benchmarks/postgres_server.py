@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .servers import running_server
+from tests.support.servers import running_server
 
 __all__ = ["copy_cluster", "find_postgres", "make_cluster", "missing_user", "postgres_database", "running_postgres"]
 

@@ -1,26 +1,17 @@
 """A server of our own for the length of one run, as a child of this process."""
 
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["free_port", "running_server"]
+__all__ = ["running_server"]
 
 _START_LIMIT_S = 20.0
 _STOP_LIMIT_S = 10.0
 _LOOK_EVERY_S = 0.02
-
-
-def free_port() -> int:
-    """Return a port of the loopback address that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextmanager
@@ -61,9 +52,11 @@ def running_server(
 
 def _wait_until_ready(server: subprocess.Popen[bytes], name: str, is_ready: Callable[[], bool]) -> None:
     deadline = time.monotonic() + _START_LIMIT_S
-    while not is_ready():
-        if server.poll() is not None:
+    while True:
+        if server.poll() is not None:  # looked at first: what answers may be another one on the same port
             raise RuntimeError(f"{name} ended at once, with status {server.returncode}")
+        if is_ready():
+            return
         if time.monotonic() > deadline:
             raise RuntimeError(f"{name} was not ready within {_START_LIMIT_S:g} s")
         time.sleep(_LOOK_EVERY_S)

@@ -1,0 +1,369 @@
+"""Channels over any layer: sending, receiving, time-outs, capacity, what a message may be."""
+
+import asyncio
+import time
+from collections import OrderedDict
+from datetime import date
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+from channels.exceptions import ChannelFull, MessageTooLarge
+
+from channels_sqlite import SyncChannelLayer
+from tests.facade.backends import IN_MEMORY, OURS, REDIS, Configure, only_ours
+from tests.facade.differences import Difference, differs
+from tests.facade.threads import DEADLINE_S, Threads, own_layer, until_waiting
+
+EVERY_TYPE: dict[str, Any] = {
+    "type": "a.message",
+    "none": None,
+    "bools": [True, False],
+    "ints": [0, -1, 2**63 - 1, -(2**63)],
+    "float": 2.5,
+    "text": "größe \N{SNOWMAN}",
+    "bytes": b"\x00\xff",
+    "nested": {"list": [[], {}], "": "empty key"},
+}
+
+
+def collect(facade: SyncChannelLayer, channel: str, count: int) -> list[dict[str, Any]]:
+    return [facade.receive(channel, timeout=DEADLINE_S) for _ in range(count)]
+
+
+def assert_nothing_comes(facade: SyncChannelLayer, channel: str) -> None:
+    with pytest.raises(TimeoutError):
+        pytest.fail(f"received {facade.receive(channel, timeout=0)}")
+
+
+@pytest.fixture
+def channels(facade: SyncChannelLayer) -> list[str]:
+    """A channel of each kind, normal and process-specific. One test for both saves half of the time."""
+    return ["normal", facade.new_channel()]
+
+
+def test_message_arrives_as_it_was_sent(facade: SyncChannelLayer, channels: list[str]) -> None:
+    for channel in channels:
+        facade.send(channel, EVERY_TYPE)
+        assert facade.receive(channel, timeout=DEADLINE_S) == EVERY_TYPE
+
+
+def test_messages_arrive_in_order_and_once(facade: SyncChannelLayer, channels: list[str]) -> None:
+    for channel in channels:
+        for number in range(10):
+            facade.send(channel, {"n": number})
+        assert [message["n"] for message in collect(facade, channel, 10)] == list(range(10))
+        assert_nothing_comes(facade, channel)
+
+
+def test_channels_are_independent(facade: SyncChannelLayer) -> None:
+    channels = ["one", "two", facade.new_channel(), facade.new_channel("mine")]
+    for channel in channels:
+        facade.send(channel, {"to": channel})
+    for channel in reversed(channels):
+        assert collect(facade, channel, 1) == [{"to": channel}]
+        assert_nothing_comes(facade, channel)
+
+
+def test_async_layer_receives_what_the_facade_sends_and_the_other_way_round(
+    facade: SyncChannelLayer, channels: list[str]
+) -> None:
+    async def swap(channel: str) -> dict[str, Any]:
+        received = await asyncio.wait_for(facade.layer.receive(channel), DEADLINE_S)
+        await facade.layer.send(channel, {"from": "coroutine"})
+        return received
+
+    for channel in channels:
+        facade.send(channel, {"from": "thread"})
+        assert asyncio.run(swap(channel)) == {"from": "thread"}
+        assert collect(facade, channel, 1) == [{"from": "coroutine"}]
+
+
+# Time-outs
+
+
+def test_receive_raises_timeout_error_that_names_the_channel(facade: SyncChannelLayer, channels: list[str]) -> None:
+    for channel in channels:
+        for timeout in (0, 0.05, 0.3):
+            began = time.monotonic()
+            with pytest.raises(TimeoutError, match=channel):
+                facade.receive(channel, timeout=timeout)
+            assert time.monotonic() - began >= timeout
+
+
+@differs(Difference.ASKING_ONCE_TAKES_NO_TIME)
+def test_receive_with_timeout_zero_asks_once(facade: SyncChannelLayer) -> None:
+    """The quickest of three takes less than the quarter of a second that it is over other layers."""
+    facade.send("channel", {"n": 1})
+    collect(facade, "channel", 1)  # opens what must be opened
+    quickest = 1.0
+    for _ in range(3):
+        began = time.monotonic()
+        assert_nothing_comes(facade, "channel")
+        quickest = min(quickest, time.monotonic() - began)
+    assert quickest < 0.2
+
+
+def test_receive_with_timeout_zero_finds_what_is_there(facade: SyncChannelLayer, channels: list[str]) -> None:
+    for channel in channels:
+        for number in range(3):
+            facade.send(channel, {"n": number})
+        assert [facade.receive(channel, timeout=0)["n"] for _ in range(3)] == [0, 1, 2]
+
+
+def test_timed_out_receive_takes_nothing_with_it(facade: SyncChannelLayer, channels: list[str]) -> None:
+    for channel in channels:
+        for number in range(2):
+            with pytest.raises(TimeoutError):
+                facade.receive(channel, timeout=0.05)
+            facade.send(channel, {"n": number})
+            assert collect(facade, channel, 1) == [{"n": number}]
+        assert_nothing_comes(facade, channel)
+
+
+@pytest.mark.parametrize("timeout", [None, DEADLINE_S])
+def test_receive_waits_for_what_another_thread_sends(
+    facade: SyncChannelLayer, channels: list[str], timeout: float | None, threads: Threads
+) -> None:
+    for channel in channels:
+        waiting = threads.start(facade.receive, channel, timeout=timeout)
+        facade.send(channel, {"n": 1})
+        assert waiting.result(DEADLINE_S) == {"n": 1}
+        assert_nothing_comes(facade, channel)
+
+
+@only_ours
+def test_receive_without_timeout_waits_until_something_comes(
+    facade: SyncChannelLayer, channels: list[str], threads: Threads
+) -> None:
+    for channel in channels:
+        waiting = threads.start(facade.receive, channel)
+        until_waiting(facade)
+        assert not waiting.done()
+        facade.send(channel, {"n": 1})
+        assert waiting.result(DEADLINE_S) == {"n": 1}
+
+
+@pytest.mark.parametrize("backend", [OURS, IN_MEMORY], ids=["ours", "in-memory"], indirect=True)
+@differs(Difference.SEVERAL_THREADS_MAY_RECEIVE)
+def test_several_threads_receive_on_one_channel(backend: str, configure: Configure, threads: Threads) -> None:
+    facade = configure()
+    # The others need time to come to where they wait; what they do wrong there they tell at once.
+    timeout = DEADLINE_S if backend == OURS else 0.5
+    waiting = [threads.start(facade.receive, "channel", timeout=timeout) for _ in range(2)]
+    if backend == OURS:
+        until_waiting(facade, 2)
+    for number in range(2):
+        facade.send("channel", {"n": number})
+    assert sorted(future.result(DEADLINE_S)["n"] for future in waiting) == [0, 1]
+
+
+@pytest.mark.parametrize("backend", [REDIS], ids=["redis"], indirect=True)
+def test_slow_redis_delivers_nothing_twice(facade: SyncChannelLayer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """channels_redis takes a received message off its backup in a task, which must not end with the event loop."""
+    layer: Any = facade.layer
+    clean = layer._clean_receive_backup
+
+    async def clean_slowly(index: int, channel: str) -> None:
+        await asyncio.sleep(0.05)
+        await clean(index, channel)
+
+    monkeypatch.setattr(layer, "_clean_receive_backup", clean_slowly)
+    for number in range(3):
+        facade.send("channel", {"n": number})
+    assert [message["n"] for message in collect(facade, "channel", 3)] == [0, 1, 2]
+    assert_nothing_comes(facade, "channel")
+
+
+# Messages
+
+
+def test_receiver_gets_its_own_copy(facade: SyncChannelLayer, channels: list[str]) -> None:
+    for channel in channels:
+        inner = {"list": [1]}
+        facade.send(channel, {"inner": inner})
+        facade.send(channel, {"inner": inner})
+        inner["list"].append(2)
+        received = facade.receive(channel, timeout=DEADLINE_S)
+        assert received == {"inner": {"list": [1]}}
+        received["inner"]["list"].append(3)
+        assert collect(facade, channel, 1) == [{"inner": {"list": [1]}}]
+
+
+def test_values_become_plain(facade: SyncChannelLayer, channels: list[str]) -> None:
+    class Name(str):
+        __slots__ = ()
+
+    message = MappingProxyType(
+        {"tuple": (1, (2,)), "bytearray": bytearray(b"a"), "str": Name("b"), "mapping": OrderedDict(c=1)}
+    )
+    for channel in channels:
+        facade.send(channel, message)
+        received = facade.receive(channel, timeout=DEADLINE_S)
+        assert received == {"tuple": [1, [2]], "bytearray": b"a", "str": "b", "mapping": {"c": 1}}
+        assert [type(value) for value in received.values()] == [list, bytes, str, dict]
+
+
+REFUSED: list[tuple[Any, str]] = [
+    ({"items": [0, {"when": date(2024, 1, 1)}]}, r"\['items'\]\[1\]\['when'\].*date"),
+    ({"a": {1: "int key"}}, r"\['a'\].*int"),
+    ({"a": {1, 2}}, r"\['a'\].*set"),
+    ({"a": 2**63}, r"\['a'\]"),
+    ({"a": "\ud800"}, r"\['a'\]"),
+    ("text", "str"),
+    (None, "None"),
+    (["list"], "list"),
+]
+
+
+def test_what_cannot_be_serialised_raises_type_error_with_its_path(facade: SyncChannelLayer) -> None:
+    facade.group_add("channel", "channel")  # a group of the same name, so that one call fits all
+    for call in (facade.send, facade.send_on_commit, facade.group_send, facade.group_send_on_commit):
+        for message, told in REFUSED:
+            with pytest.raises(TypeError, match=told):
+                call("channel", message)
+        with pytest.raises(ValueError, match="__asgi_channel__"):
+            call("channel", {"__asgi_channel__": "channel"})
+    assert_nothing_comes(facade, "channel")
+
+
+# Capacity and size
+
+
+def test_full_channel_raises_channel_full_until_something_is_received(configure: Configure) -> None:
+    facade = configure(capacity=3)
+    for channel in ("channel", facade.new_channel()):
+        for number in range(3):
+            facade.send(channel, {"n": number})
+        with pytest.raises(ChannelFull):
+            facade.send(channel, {"n": "too many"})
+        assert collect(facade, channel, 1) == [{"n": 0}]
+        facade.send(channel, {"n": 3})
+        assert collect(facade, channel, 3) == [{"n": 1}, {"n": 2}, {"n": 3}]
+
+
+@only_ours
+def test_channel_full_names_the_channel_and_the_limit(configure: Configure) -> None:
+    facade = configure(capacity=1)
+    facade.send("jobs", {})
+    with pytest.raises(ChannelFull, match=r"'jobs'.* 1 of 1 "):
+        facade.send("jobs", {})
+
+
+@differs(Difference.MESSAGE_SIZE_IS_CONFIGURED)
+def test_too_large_a_message_raises(backend: str, configure: Configure) -> None:
+    facade = configure(max_message_size=2000)
+    facade.send("channel", {"data": b"x" * 1900})
+    facade.group_add("group", "channel")
+    for call in (facade.send, facade.send_on_commit, facade.group_send, facade.group_send_on_commit):
+        with pytest.raises(MessageTooLarge):
+            call("channel", {"data": b"x" * 2001})
+    assert collect(facade, "channel", 1) == [{"data": b"x" * 1900}]
+    assert_nothing_comes(facade, "channel")
+
+
+def test_large_message_arrives(facade: SyncChannelLayer, channels: list[str]) -> None:
+    for channel in channels:
+        data = bytes(range(256)) * 4096
+        facade.send(channel, {"data": data})
+        assert facade.receive(channel, timeout=DEADLINE_S) == {"data": data}
+
+
+# Process-specific channels
+
+
+def test_new_channel_gives_names_with_the_prefix_and_none_twice(backend: str, facade: SyncChannelLayer) -> None:
+    names = [facade.new_channel() for _ in range(20)] + [facade.new_channel(prefix="mine") for _ in range(20)]
+    assert len(set(names)) == 40
+    assert all(name.startswith("specific.") for name in names[:20])
+    assert all(name.startswith("mine.") for name in names[20:])
+    assert all(name.count("!") == 1 and len(name) < 100 for name in names)
+
+
+@differs(Difference.LOCAL_PART_IS_OPTIONAL)
+def test_part_up_to_the_mark_receives_with_the_full_name(facade: SyncChannelLayer) -> None:
+    first, second = facade.new_channel(), facade.new_channel()
+    facade.send(first, {"n": 1})
+    facade.send(second, {"n": 2})
+    front = first.partition("!")[0] + "!"
+    received = [facade.receive(front, timeout=0.5) for _ in range(2)]
+    assert received == [{"n": 1, "__asgi_channel__": first}, {"n": 2, "__asgi_channel__": second}]
+    assert_nothing_comes(facade, front)
+
+
+@only_ours
+def test_full_name_receives_without_that_key(facade: SyncChannelLayer) -> None:
+    name = facade.new_channel()
+    facade.send(name, {"n": 1})
+    assert collect(facade, name, 1) == [{"n": 1}]
+
+
+@differs(Difference.OTHER_PROCESSES_CHANNELS_RAISE_VALUE_ERROR)
+def test_name_of_another_process_raises_value_error(facade: SyncChannelLayer) -> None:
+    for name in ("specific.somebodyelse!abc", "specific.somebodyelse!"):
+        with pytest.raises(ValueError, match="somebodyelse"):
+            facade.receive(name, timeout=0)
+        with pytest.raises(ValueError, match="somebodyelse"):
+            next(iter(facade.listen("channel", name)))
+
+
+@only_ours
+def test_listen_raises_value_error_at_once(facade: SyncChannelLayer) -> None:
+    with pytest.raises(ValueError, match="somebodyelse"):
+        facade.listen("channel", "specific.somebodyelse!abc")
+
+
+@only_ours
+def test_layer_owns_every_name_with_its_client(facade: SyncChannelLayer) -> None:
+    name = facade.new_channel().partition("!")[0] + "!made-by-hand"
+    facade.send(name, {"n": 1})
+    assert collect(facade, name, 1) == [{"n": 1}]
+    assert own_layer(facade).here().client in name
+
+
+# Listening
+
+
+def test_listen_yields_what_comes_on_its_channels_in_order(facade: SyncChannelLayer) -> None:
+    channels = ["one", "two", facade.new_channel()]
+    for number in range(3):
+        for channel in channels:
+            facade.send(channel, {"from": channel, "n": number})
+    messages = facade.listen(*channels)
+    received = [next(messages) for _ in range(9)]
+    for channel in channels:
+        assert [message["n"] for message in received if message["from"] == channel] == [0, 1, 2]
+
+
+def test_listen_takes_turns_among_its_channels(facade: SyncChannelLayer) -> None:
+    for number in range(10):
+        facade.send("busy", {"busy": number})
+    facade.send("quiet", {"quiet": 0})
+    messages = facade.listen("busy", "quiet")
+    assert {"quiet": 0} in [next(messages) for _ in range(3)]
+
+
+def test_listen_waits_for_what_another_thread_sends(facade: SyncChannelLayer, threads: Threads) -> None:
+    def three() -> list[object]:
+        messages = facade.listen("one", "two")
+        return [next(messages)["n"] for _ in range(3)]
+
+    waiting = threads.start(three)
+    for number, channel in enumerate(("one", "two", "one")):
+        facade.send(channel, {"n": number})
+    assert sorted(map(str, waiting.result(DEADLINE_S))) == ["0", "1", "2"]
+
+
+def test_loop_that_is_left_takes_nothing_with_it(facade: SyncChannelLayer) -> None:
+    for number in range(4):
+        facade.send("channel", {"n": number})
+    for message in facade.listen("channel"):
+        if message["n"] == 1:
+            break
+    assert collect(facade, "channel", 2) == [{"n": 2}, {"n": 3}]
+
+
+@pytest.mark.parametrize("backend", [IN_MEMORY], ids=["in-memory"], indirect=True)
+def test_listen_without_channels_raises_type_error(facade: SyncChannelLayer) -> None:
+    with pytest.raises(TypeError, match="at least one channel"):
+        facade.listen()
