@@ -1,4 +1,4 @@
-"""The ASGI application: pages over HTTP, chat over WebSocket."""
+"""The ASGI application: pages over HTTP, and what changes on them over WebSocket."""
 
 import os
 
@@ -13,11 +13,12 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 pages = get_asgi_application()
 
 from chat.routing import websocket_urlpatterns as chat_sockets  # noqa: E402
+from thumbnails.routing import websocket_urlpatterns as thumbnail_sockets  # noqa: E402
 
 application = ProtocolTypeRouter(
     {
         # Serves static files from the apps' folders; behind a web server let that one do it.
         "http": ASGIStaticFilesHandler(pages),
-        "websocket": AllowedHostsOriginValidator(URLRouter([*chat_sockets])),
+        "websocket": AllowedHostsOriginValidator(URLRouter([*chat_sockets, *thumbnail_sockets])),
     }
 )

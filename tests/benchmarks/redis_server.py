@@ -1,17 +1,14 @@
-"""A redis-server of our own for the length of one run: on loopback, a free port, nothing written to disk."""
+"""A redis-server for the length of one run: on loopback, a free port, nothing written to disk."""
 
 import shutil
 import socket
-import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["find_redis_server", "running_redis"]
+from .servers import free_port, running_server
 
-_START_LIMIT_S = 10.0
-_STOP_LIMIT_S = 10.0
+__all__ = ["find_redis_server", "running_redis"]
 
 
 def find_redis_server() -> str | None:
@@ -25,37 +22,10 @@ def running_redis(folder: Path) -> Iterator[int]:
     program = find_redis_server()
     if program is None:
         raise RuntimeError("redis-server is not on PATH")
-    port = _free_port()
+    port = free_port()
     options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", str(folder)]
-    with (folder / "redis.log").open("wb") as log:
-        server = subprocess.Popen([program, *options], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        try:
-            _wait_until_ready(server, port)
-            yield port
-        finally:
-            server.terminate()
-            try:
-                server.wait(_STOP_LIMIT_S)
-            except subprocess.TimeoutExpired:
-                server.kill()
-                server.wait()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def _wait_until_ready(server: subprocess.Popen[bytes], port: int) -> None:
-    deadline = time.monotonic() + _START_LIMIT_S
-    while not _answers(port):
-        if server.poll() is not None:
-            raise RuntimeError(f"redis-server ended at once, with status {server.returncode}")
-        if time.monotonic() > deadline:
-            raise RuntimeError(f"redis-server did not answer on port {port} within {_START_LIMIT_S:g} s")
-        time.sleep(0.01)
+    with running_server([program, *options], is_ready=lambda: _answers(port), log=folder / "redis.log"):
+        yield port
 
 
 def _answers(port: int) -> bool:
