@@ -67,6 +67,11 @@ class FreeSpace(NamedTuple):
 # Takes the write lock at once, so that nothing read inside the transaction can be out of date when it is written.
 BEGIN = "BEGIN IMMEDIATE"
 
+# For a deferred transaction that somebody else has opened. Changes nothing, and takes the write lock as its first
+# statement would: SQLite's busy handler waits for that lock only where the transaction has not read before
+# (https://www.sqlite.org/c3ref/busy_handler.html).
+LOCK = "DELETE FROM channels_sqlite_message WHERE 0"
+
 # The largest id given so far, which never falls, not even when the rows are gone
 # (https://www.sqlite.org/autoinc.html). No lock that a writer could hold up (WAL).
 NEWEST_ID = "SELECT seq FROM sqlite_sequence WHERE name = 'channels_sqlite_message'"
@@ -351,6 +356,10 @@ class Store:
     def begin(self) -> None:
         """Take the write lock, or raise the sqlite3.OperationalError that `exceptions.is_busy` recognises."""
         self._execute(BEGIN)
+
+    def lock(self) -> None:
+        """Take the write lock in a transaction that is open already; errors as `begin`."""
+        self._execute(LOCK)
 
     def commit(self) -> None:
         """Make the transaction durable against the death of processes."""
