@@ -156,6 +156,7 @@ class SyncChannelLayer:
         """
         _require_no_loop("new_channel")
         names.require_channel_name(prefix)
+        names.require_channel_name(f"{prefix}!")  # not every layer looks for a second one itself
         return self._blocking.new_channel(prefix)
 
     # Groups
@@ -230,10 +231,10 @@ def get_sync_channel_layer(alias: str = "default") -> SyncChannelLayer:
     if alias not in channel_layers:
         known = ", ".join(map(repr, channel_layers.configs)) or "none"
         raise ImproperlyConfigured(f"CHANNEL_LAYERS has no alias {alias!r}; it has: {known}.")
-    layer = channel_layers[alias]
     facade = _facades.get(alias)
-    if facade is None or facade.layer is not layer:
-        with _making:
+    if facade is None or facade.layer is not channel_layers.backends.get(alias):
+        with _making:  # Channels would make two layers for two threads
+            layer = channel_layers[alias]
             facade = _facades.get(alias)
             if facade is None or facade.layer is not layer:
                 facade = _facades[alias] = SyncChannelLayer(layer)

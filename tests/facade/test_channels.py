@@ -13,6 +13,7 @@ from channels.exceptions import ChannelFull, MessageTooLarge
 from channels_sqlite import SyncChannelLayer
 from tests.facade.backends import IN_MEMORY, OURS, REDIS, Configure, only_ours
 from tests.facade.differences import Difference, differs
+from tests.facade.steps import assert_nothing_comes, collect
 from tests.facade.threads import DEADLINE_S, Threads, own_layer, until_waiting
 
 EVERY_TYPE: dict[str, Any] = {
@@ -25,15 +26,6 @@ EVERY_TYPE: dict[str, Any] = {
     "bytes": b"\x00\xff",
     "nested": {"list": [[], {}], "": "empty key"},
 }
-
-
-def collect(facade: SyncChannelLayer, channel: str, count: int) -> list[dict[str, Any]]:
-    return [facade.receive(channel, timeout=DEADLINE_S) for _ in range(count)]
-
-
-def assert_nothing_comes(facade: SyncChannelLayer, channel: str) -> None:
-    with pytest.raises(TimeoutError):
-        pytest.fail(f"received {facade.receive(channel, timeout=0)}")
 
 
 @pytest.fixture
@@ -341,6 +333,13 @@ def test_listen_takes_turns_among_its_channels(facade: SyncChannelLayer) -> None
     facade.send("quiet", {"quiet": 0})
     messages = facade.listen("busy", "quiet")
     assert {"quiet": 0} in [next(messages) for _ in range(3)]
+
+
+def test_listen_loses_nothing_of_busy_channels(facade: SyncChannelLayer) -> None:
+    for number in range(60):
+        facade.send(["one", "two", "three"][number % 3], {"n": number})
+    messages = facade.listen("one", "two", "three")
+    assert sorted(next(messages)["n"] for _ in range(60)) == list(range(60))
 
 
 def test_listen_waits_for_what_another_thread_sends(facade: SyncChannelLayer, threads: Threads) -> None:
