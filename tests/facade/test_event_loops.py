@@ -11,6 +11,7 @@ from django.core.exceptions import SynchronousOnlyOperation
 
 from channels_sqlite import Channel, Group, SyncChannelLayer
 from tests.facade.backends import REDIS, only_ours
+from tests.facade.steps import let_go
 from tests.facade.threads import DEADLINE_S, own_layer
 
 ARGUMENTS: dict[str, tuple[Any, ...]] = {
@@ -79,13 +80,6 @@ def use(facade: SyncChannelLayer) -> dict[str, Any]:
     facade.send("channel", {"n": 2})
     first = facade.receive("channel", timeout=DEADLINE_S)
     return {"first": first, "second": facade.receive("channel", timeout=0)}
-
-
-async def let_go(facade: SyncChannelLayer) -> None:
-    """Close what channels_redis has opened for the running loop; it waits for the loop's end with that."""
-    close: Any = getattr(facade.layer, "close_pools", None)
-    if close is not None:
-        await close()
 
 
 async def test_facade_works_in_the_threads_of_sync_to_async(facade: SyncChannelLayer) -> None:
