@@ -148,6 +148,7 @@ class SyncChannelLayer:
         finally:
             with self._lock:
                 self._stops.discard(stop)
+            self._blocking.end(stop)
 
     def new_channel(self, prefix: str = "specific") -> str:
         """Return a new channel name, `prefix.client!local`, that only this process can receive on.
