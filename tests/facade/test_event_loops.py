@@ -42,7 +42,7 @@ ADVICE = {
 
 def test_every_public_method_is_in_the_list() -> None:
     public = {name for name, _ in inspect.getmembers(SyncChannelLayer, inspect.isfunction) if not name.startswith("_")}
-    assert public == set(ARGUMENTS)
+    assert public - {"fork_locks", "after_fork_in_child"} == set(ARGUMENTS)
 
 
 @pytest.mark.parametrize("backend", [pytest.param(REDIS, id="redis"), *only_ours.args[1]], indirect=True)

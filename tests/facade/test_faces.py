@@ -16,6 +16,9 @@ from channels_sqlite.layers import SqliteChannelLayer
 SYNC_ALONE = {"send_on_commit", "group_send_on_commit", "listen"}
 """Transactions belong to threads, and a coroutine that listens is a loop around `await receive()`."""
 
+ABOUT_FORKS = {"fork_locks", "after_fork_in_child"}
+"""For `channels_sqlite.forks`, in both classes."""
+
 MORE_PARAMETERS = {"receive": ["timeout"]}
 """A coroutine is given its time by asyncio.wait_for()."""
 
@@ -41,7 +44,8 @@ def async_face() -> dict[str, Callable[..., Any]]:
 
 
 def sync_face() -> dict[str, Callable[..., Any]]:
-    return methods(SyncChannelLayer, inspect.isfunction)
+    found = methods(SyncChannelLayer, inspect.isfunction)
+    return {name: method for name, method in found.items() if name not in ABOUT_FORKS}
 
 
 def parameters(method: Callable[..., Any]) -> list[inspect.Parameter]:
