@@ -148,7 +148,7 @@ class SqliteBlocking:
         process = self._layer.here()
         transaction = open_transaction(self._alias)
         if transaction is not None:
-            return join(transaction, process, self._prefix, lambda joined: query(joined.store))
+            return join(transaction, process, self._prefix, lambda joined: query(joined.store), writes=False)
         process.ready_blocking()
         return process.read_blocking(query)
 

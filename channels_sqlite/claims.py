@@ -116,7 +116,6 @@ class Claims:
                 surplus = box.take_surplus()
                 box.releasing += bool(surplus)
             notify = self._boxes.wakeable(channel)
-            self._boxes.forget_if_empty(channel)
         for waiter in notify:
             self._notify(waiter)
         self.release(channel, surplus)
@@ -144,7 +143,6 @@ class Claims:
             if write.error is not None:  # they stay here, for the next receiver in this process
                 box.entries.extendleft(surplus)
                 notify = self._boxes.wakeable(channel)
-            self._boxes.forget_if_empty(channel)
         if write.error is not None:
             self._reports.failed(f"putting {len(surplus)} messages back into channel {channel!r}", write.error)
         for waiter in notify:

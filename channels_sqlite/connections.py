@@ -12,13 +12,15 @@ import sqlite3
 import time
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 from django.db.backends.sqlite3.base import DatabaseWrapper
+from django.db.backends.sqlite3.creation import DatabaseCreation
 from django.utils.connection import ConnectionDoesNotExist
 
-from channels_sqlite.exceptions import ChannelDatabaseError, explain, is_busy
+from channels_sqlite.exceptions import ChannelDatabaseError, UnusableAliasError, explain, is_busy
 from channels_sqlite.store import Store
 
 __all__ = ["Connections", "Database", "OpenConnection"]
@@ -45,9 +47,9 @@ class Database:
             self.settings = connections.settings[alias]
         except (KeyError, ConnectionDoesNotExist):
             known = ", ".join(map(repr, connections.settings))
-            raise ImproperlyConfigured(
-                f"a channel layer uses the database alias {alias!r}, which DATABASES does not have (it has {known}); "
-                f'add it, or set "database" in the layer\'s CONFIG'
+            raise UnusableAliasError(
+                f"a channel layer uses the database alias {alias!r}, which DATABASES does not have (it has {known})",
+                'add it, or set "database" in the layer\'s CONFIG',
             ) from None
         self.alias = alias
 
@@ -56,6 +58,14 @@ class Database:
         """NAME as it stands now; test runners change it."""
         return str(self.settings["NAME"])
 
+    @property
+    def path(self) -> str:
+        """The path of the file, which need not exist; "" when the database is in memory."""
+        name = self.name
+        if DatabaseCreation.is_in_memory_db(name):
+            return ""
+        return unquote(urlsplit(name).path) if name.startswith("file:") else name
+
     def connect(self) -> sqlite3.Connection:
         """Open one connection in autocommit mode, with what the user's OPTIONS say and what the layer needs beyond.
 
@@ -63,18 +73,10 @@ class Database:
             ImproperlyConfigured: the alias is no usable SQLite database.
             ChannelDatabaseError: the file is missing or cannot be opened.
         """
-        if sqlite3.sqlite_version_info < OLDEST_SQLITE:
-            raise ImproperlyConfigured(
-                f"channels_sqlite needs SQLite {'.'.join(map(str, OLDEST_SQLITE))} or newer; this Python has "
-                f"{sqlite3.sqlite_version}"
-            )
-        wrapper = self._wrapper()
+        require_sqlite()
+        wrapper = self.require_engine()
+        self.require_file()
         name = self.name
-        if name in ("", ":memory:"):
-            raise ImproperlyConfigured(
-                f"a channel layer uses DATABASES[{self.alias!r}], whose NAME is {name!r}; threads and processes cannot "
-                f"share that, so give it the path of a file"
-            )
         if not name.startswith("file:") and not os.path.exists(name):  # SQLite would make an empty one
             raise ChannelDatabaseError(
                 f"the channel layer's database {name!r} (DATABASES[{self.alias!r}]) does not exist; run "
@@ -112,7 +114,8 @@ class Database:
             raise
         return connection
 
-    def _wrapper(self) -> DatabaseWrapper:
+    def require_engine(self) -> DatabaseWrapper:
+        """Return a new, unconnected database wrapper; raise UnusableAliasError where it is not Django's for SQLite."""
         engine = self.settings["ENGINE"]
         reason: Exception | None = None
         try:
@@ -122,10 +125,18 @@ class Database:
         else:
             if isinstance(wrapper, DatabaseWrapper):
                 return wrapper
-        raise ImproperlyConfigured(
-            f"a channel layer uses DATABASES[{self.alias!r}], whose ENGINE is {engine!r}; it must be "
-            f'"django.db.backends.sqlite3"'
+        raise UnusableAliasError(
+            f"a channel layer uses DATABASES[{self.alias!r}], whose ENGINE is {engine!r}",
+            'it must be "django.db.backends.sqlite3"',
         ) from reason
+
+    def require_file(self) -> None:
+        """Raise UnusableAliasError where NAME is a database in memory that only one connection can have."""
+        if self.name in ("", ":memory:"):
+            raise UnusableAliasError(
+                f"a channel layer uses DATABASES[{self.alias!r}], whose NAME is {self.name!r}",
+                "threads and processes cannot share that, so give it the path of a file",
+            )
 
     def _tune(self, connection: sqlite3.Connection) -> None:
         connection.isolation_level = None  # autocommit; transactions are opened by hand
@@ -138,6 +149,16 @@ class Database:
         if not re.search(r"\bjournal_size_limit\b", chosen, re.IGNORECASE):
             connection.execute(f"PRAGMA journal_size_limit={WAL_SIZE_LIMIT_BYTES}")
         connection.execute("PRAGMA wal_autocheckpoint=0")  # one elected process checkpoints; see housekeeping
+
+
+def require_sqlite() -> None:
+    """Raise UnusableAliasError where Python's SQLite is too old."""
+    if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+        raise UnusableAliasError(
+            f"channels_sqlite needs SQLite {'.'.join(map(str, OLDEST_SQLITE))} or newer, and this Python has "
+            f"{sqlite3.sqlite_version}",
+            "install a newer SQLite, or a Python that brings one",
+        )
 
 
 def _switch_to_wal(connection: sqlite3.Connection) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from django.conf import settings
 from django.db import DEFAULT_DB_ALIAS
 from django.db.models import Model
-from django.utils.module_loading import import_string
+
+from channels_sqlite.configured import layer_aliases
 
 __all__ = ["ChannelsRouter"]
 
@@ -36,24 +36,6 @@ class ChannelsRouter:
         if app_label == APP_LABEL:
             return db in aliases
         return False if db in aliases and db != DEFAULT_DB_ALIAS else None
-
-
-def layer_aliases() -> list[str]:
-    """Return the DATABASES aliases that this package's layers in CHANNEL_LAYERS use, in their order."""
-    from channels_sqlite.layers import SqliteChannelLayer
-    from channels_sqlite.options import Options
-
-    aliases: list[str] = []
-    for entry in getattr(settings, "CHANNEL_LAYERS", {}).values():
-        try:
-            backend = import_string(entry["BACKEND"])
-        except (ImportError, KeyError):  # Channels itself reports these when that layer is used
-            continue
-        if isinstance(backend, type) and issubclass(backend, SqliteChannelLayer):
-            alias = entry.get("CONFIG", {}).get("database", Options.database)
-            if alias not in aliases:
-                aliases.append(alias)
-    return aliases
 
 
 def _first_alias() -> str | None:

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import sqlite3
 
+from django.core.exceptions import ImproperlyConfigured
 from django.db.utils import OperationalError
 
-__all__ = ["ChannelDatabaseError", "LayerClosedError"]
+__all__ = ["ChannelDatabaseError", "LayerClosedError", "UnusableAliasError"]
+
+
+class UnusableAliasError(ImproperlyConfigured):
+    """DATABASES does not have what a layer needs; `problem` says what is wrong, `remedy` what to do."""
+
+    def __init__(self, problem: str, remedy: str) -> None:
+        super().__init__(f"{problem}; {remedy}")
+        self.problem = problem
+        self.remedy = remedy
 
 
 class ChannelDatabaseError(OperationalError):
@@ -56,35 +66,38 @@ def is_harmless(error: sqlite3.Error) -> bool:
 
 def explain(error: sqlite3.Error, database: str, alias: str) -> ChannelDatabaseError:
     """Turn what SQLite said about the file `database` of DATABASES[`alias`] into an error that names the remedy."""
-    code = _primary_code(error)
     where = f"the channel layer's database {database!r} (DATABASES[{alias!r}])"
+    return ChannelDatabaseError(f"{where}: {remedy_for(error, alias)}. SQLite says: {error}")
+
+
+def remedy_for(error: sqlite3.Error, alias: str) -> str:
+    """Return what the user of DATABASES[`alias`] can do about what SQLite said."""
+    code = _primary_code(error)
     text = str(error)
     if text.startswith(("no such table", "no such column")) or "has no column named" in text:
-        remedy = f'its tables are missing or old; run "python manage.py migrate --database={alias}"'
-    elif code in (_BUSY, _LOCKED):
-        remedy = "it stays locked by another connection; " + WHO_HOLDS_THE_LOCK
-    elif code == _READONLY:
-        remedy = (
+        return f'its tables are missing or old; run "python manage.py migrate --database={alias}"'
+    if code in (_BUSY, _LOCKED):
+        return "it stays locked by another connection; " + WHO_HOLDS_THE_LOCK
+    if code == _READONLY:
+        return (
             "this process may not write it; give its user write permission on the file, its -wal and -shm files and "
             "the folder that holds them"
         )
-    elif code == _FULL:
-        remedy = (
+    if code == _FULL:
+        return (
             "the disk, or the size that PRAGMA max_page_count allows, is full; free some space, or lower "
             '"message_retention"'
         )
-    elif code in (_CORRUPT, _NOTADB):
-        remedy = (
+    if code in (_CORRUPT, _NOTADB):
+        return (
             "the file is damaged or is no SQLite database; stop the processes that use it, move it and its -wal and "
             f'-shm files away, and run "python manage.py migrate --database={alias}" (it holds messages only)'
         )
-    elif code == _CANTOPEN:
-        remedy = "it cannot be opened; check that the folder exists and that this process's user may write to it"
-    elif code == _IOERR:
-        remedy = "the disk failed to read or write; check the disk, and that the file is on a local file system"
-    else:
-        remedy = "see the SQLite error"
-    return ChannelDatabaseError(f"{where}: {remedy}. SQLite says: {text}")
+    if code == _CANTOPEN:
+        return "it cannot be opened; check that the folder exists and that this process's user may write to it"
+    if code == _IOERR:
+        return "the disk failed to read or write; check the disk, and that the file is on a local file system"
+    return "see the SQLite error"
 
 
 WHO_HOLDS_THE_LOCK = (

@@ -13,11 +13,12 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
 
 from channels_sqlite.connections import Connections
 from channels_sqlite.exceptions import ChannelDatabaseError, is_busy
 from channels_sqlite.options import Options
-from channels_sqlite.outbox import Outbox, Transaction
+from channels_sqlite.outbox import Transaction
 from channels_sqlite.presence import HousekeepingLock, MeetingPlace, is_dead, remove_orphans, remove_traces
 from channels_sqlite.reports import Reports
 from channels_sqlite.store import Kind, Store
@@ -37,6 +38,15 @@ ORPHANS_EVERY_S = 5.0
 PATIENT_ROUNDS = 3  # that were another process's, one after the other, until this one works beside it
 
 
+T = TypeVar("T")
+
+
+class PatientWriter(Protocol):
+    """What housekeeping needs of an `Outbox`: runs one transaction, and waits for the write lock if it must."""
+
+    def run_patiently(self, apply: Callable[[Transaction], T], patience_s: float | None = None) -> T: ...
+
+
 class Housekeeping:
     """One round of `run` does what is due, when no other process is at it."""
 
@@ -47,7 +57,7 @@ class Housekeeping:
         *,
         connections: Connections,
         place: MeetingPlace,
-        outbox: Outbox,
+        outbox: PatientWriter,
         reports: Reports,
     ) -> None:
         self._client = client
@@ -73,7 +83,7 @@ class Housekeeping:
             self._attempt("looking for dead processes", self.bury_the_dead)
             if self._options.auto_trim:
                 self._attempt("trimming", lambda: self.trim(time.monotonic() + ROUND_S))
-            self._attempt("retiring what has expired", self._retire_expired)
+            self._attempt("retiring what has expired", self.retire_expired)
             if elected:
                 self._attempt("a checkpoint", self._checkpoint_if_due)
 
@@ -121,7 +131,8 @@ class Housekeeping:
 
     # Rows
 
-    def _retire_expired(self) -> None:
+    def retire_expired(self) -> None:
+        """Take expired messages out of what waits, and delete expired memberships."""
         self._in_batches(self._store.expired_waiting, Store.retire)
         self._in_batches(self._store.expired_memberships, Store.delete_memberships)
 
@@ -144,6 +155,11 @@ class Housekeeping:
         Returns how many rows went.
         """
         return self._trim_kept(ends) if self._options.message_retention else self._trim_unkept(ends)
+
+    @property
+    def trimmed_to(self) -> int:
+        """The id up to which the latest `trim` came. Without retention, 0 is the end of the log."""
+        return self._kept_from if self._options.message_retention else self._scanned_to
 
     def _trim_kept(self, ends: float) -> int:
         total = 0
@@ -208,6 +224,13 @@ class Housekeeping:
             with self._lock as elected:
                 if elected:
                     self.checkpoint()
+
+    def checkpoint_now(self) -> bool:
+        """Do a checkpoint, unless another process is at its housekeeping; return whether it was done."""
+        with self._lock as elected:
+            if elected and self._connections.wal:
+                self.checkpoint()
+            return elected
 
     def _checkpoint_if_due(self) -> None:
         size_bytes, idle_s = self._wal_bytes_and_age()

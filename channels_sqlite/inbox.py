@@ -19,7 +19,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
-from channels_sqlite import names
 from channels_sqlite.claims import Claims
 from channels_sqlite.connections import Connections
 from channels_sqlite.exceptions import ChannelDatabaseError, is_busy
@@ -101,6 +100,7 @@ class Inbox:
         self._cursor = 0
         self._consumed = 0  # messages received or dropped since senders were last told
         self._published = Unread(0, 0, 0)
+        self._expect(0)
         self._data_version = -1
         self._broadcast: Broadcast | None = None  # the one whose members did not all fit into a step
         self.claims = Claims(
@@ -128,49 +128,35 @@ class Inbox:
             if taken is None:
                 waiter = new_waiter(channel, context)
                 self._boxes.add_waiter(waiter)
-                publish = self._note_waiting(channel)
+                if "!" not in channel:
+                    new, publish = self.claims.note_waiting(channel), False
+                else:
+                    # Senders learn soon when more sockets wait here; that fewer do, they learn within a second.
+                    new, publish = False, self._boxes.waiting_channels > self._many_waiting
             else:
-                publish = self._note_consumed(channel)
-        if publish is not None:
-            publish()
+                new, publish = False, self._note_consumed(channel)
+        if new:
+            self.claims.listen(channel)
+        elif publish:
+            self._publish()
         return waiter if taken is None else taken
-
-    def take(self, channel: str) -> Taken | None:
-        """Take the next message that is here for a process-specific `channel`, if others leave one."""
-        with self._lock:
-            taken = self._boxes.take(channel, time.time(), woken=False)
-            publish = None if taken is None else self._note_consumed(channel)
-        if publish is not None:
-            publish()
-        return taken
 
     def take_woken(self, waiter: Waiter) -> Taken | None:
         """Leave the line and take the message that `waiter` was woken for; None when another receiver has it."""
         with self._lock:
             self._boxes.remove_waiter(waiter)
             taken = self._boxes.take(waiter.channel, time.time(), woken=waiter.woken)
-            if taken is None:
-                self._boxes.forget_if_empty(waiter.channel)
-                return None
-            publish = self._note_consumed(waiter.channel)
-        if publish is not None:
-            publish()
+            publish = taken is not None and self._note_consumed(waiter.channel)
+        if publish:
+            self._publish()
         return taken
 
-    def _note_consumed(self, channel: str) -> Callable[[], None] | None:
-        """Count a message as received; return what is to be done outside of the lock."""
+    def _note_consumed(self, channel: str) -> bool:
+        """Count a message as received; return whether senders should know."""
         if "!" not in channel:
-            return None
+            return False
         self._consumed += 1
-        return self._publish if self._consumed >= self._publish_every() else None
-
-    def _note_waiting(self, channel: str) -> Callable[[], None] | None:
-        """Note that a receiver waits; return what is to be done outside of the lock."""
-        if "!" in channel:
-            # Senders learn soon when more sockets wait here; that fewer do, they learn within a second.
-            grown = self._boxes.waiting_channels > max(1, self._published.channels * 1.1)
-            return self._publish if grown else None
-        return (lambda: self.claims.listen(channel)) if self.claims.note_waiting(channel) else None
+        return self._consumed >= self._publish_every
 
     def give_up(self, waiter: Waiter) -> None:
         """Leave the line without a message; one that this waiter was woken for goes to the next."""
@@ -281,7 +267,7 @@ class Inbox:
         if row.kind == Kind.SPECIFIC:
             entry = Entry(row.id, row.expires_at, row.payload)
             channel = row.queue + (row.local or "")
-            if self._put([(row.queue, channel)], entry):
+            if self._put([channel], entry):
                 self._reports.dropped(channel)
             return 1
         if row.kind == Kind.GROUP:
@@ -306,8 +292,7 @@ class Inbox:
     def _spread(self, broadcast: Broadcast) -> bool:
         """Hand a broadcast to the next members of this process; return whether some are left for the next step."""
         channels = broadcast.members[broadcast.done : broadcast.done + STEP_DELIVERIES]
-        targets = [(names.queue_of(channel), channel) for channel in channels]
-        broadcast.dropped += self._put(targets, broadcast.entry)
+        broadcast.dropped += self._put(channels, broadcast.entry)
         broadcast.done += len(channels)
         if broadcast.done < len(broadcast.members):
             self._broadcast = broadcast
@@ -317,8 +302,8 @@ class Inbox:
             self._reports.skipped(broadcast.group, broadcast.dropped, len(broadcast.members))
         return False
 
-    def _put(self, targets: list[tuple[str, str]], entry: Entry) -> int:
-        """Put `entry` into the mailboxes of (queue, channel) targets; return how many were full."""
+    def _put(self, channels: list[str], entry: Entry) -> int:
+        """Put `entry` into the mailboxes of process-specific channels; return how many were full."""
         now = time.time()
         if entry.expires_at <= now:
             return 0
@@ -326,8 +311,9 @@ class Inbox:
         notify: list[Waiter] = []
         with self._lock:
             self._cursor = entry.id
-            for queue, channel in targets:
-                room, waiter = self._boxes.put(queue, channel, entry, now)
+            put = self._boxes.put
+            for channel in channels:
+                room, waiter = put(channel, entry, now)
                 if waiter is not None:
                     notify.append(waiter)
                 elif not room:
@@ -379,20 +365,24 @@ class Inbox:
         with self._lock:
             self._consumed = 0
             self._published = self._unread()
+            self._expect(self._published.channels)
             return self._published
+
+    def _expect(self, channels: int) -> None:
+        """Set when to publish next, with so many receivers: after a tenth of what they may leave unread."""
+        self._publish_every = max(1, self._options.capacity * max(1, channels) // 10)
+        self._many_waiting = max(1, int(channels * 1.1))
 
     def forget_published(self) -> None:
         """Note that senders know nothing of what was published."""
         with self._lock:
             self._published = Unread(-1, 0, 0)
+            self._expect(0)
 
     def unpublished(self) -> bool:
         """Whether senders know less than there is to know."""
         with self._lock:
             return self._published != self._unread()
-
-    def _publish_every(self) -> int:
-        return max(1, self._options.capacity * max(1, self._boxes.waiting_channels) // 10)
 
     def start(self, cursor: int) -> None:
         """Read on from the message with this id: nothing up to it was meant for this process."""
@@ -405,6 +395,7 @@ class Inbox:
         with self._lock:
             ended = self._members.drop_expired(time.time())
             abandoned = self._boxes.evict_stuck()
+            self._boxes.forget_empty()
         for channel in abandoned:
             self.claims.hand_on(channel)
         for group, channel in ended:

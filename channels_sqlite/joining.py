@@ -15,7 +15,7 @@ from typing import TypeVar
 from django.db import connections
 from django.db.backends.sqlite3.base import DatabaseWrapper
 
-from channels_sqlite.exceptions import explain
+from channels_sqlite.exceptions import ChannelDatabaseError, explain, is_busy
 from channels_sqlite.outbox import Transaction
 from channels_sqlite.process import LayerProcess
 from channels_sqlite.store import Store
@@ -40,18 +40,28 @@ def open_transaction(alias: str) -> DatabaseWrapper | None:
     return None
 
 
-def join(connection: DatabaseWrapper, process: LayerProcess, prefix: str, apply: Callable[[Transaction], T]) -> T:
+def join(
+    connection: DatabaseWrapper,
+    process: LayerProcess,
+    prefix: str,
+    apply: Callable[[Transaction], T],
+    *,
+    writes: bool = True,
+) -> T:
     """Run `apply` in the open transaction of `connection` and return its result. Readers are woken when it commits.
 
     Raises ChannelDatabaseError where the transaction cannot be written in, and what `apply` raises; nothing of it is
-    written then.
+    written then. One that only reads says so with `writes`, and takes no lock.
     """
     connection.validate_no_broken_transaction()
     raw: sqlite3.Connection = connection.connection
     try:
         raw.execute(f"SAVEPOINT {SAVEPOINT}")
         try:
-            transaction = Transaction(Store(raw, prefix), time.time(), joined=True)
+            store = Store(raw, prefix)
+            if writes:
+                store.lock()  # before anything is read: a transaction that has read does not wait for the lock
+            transaction = Transaction(store, time.time(), joined=True)
             result = apply(transaction)
         except BaseException:
             if raw.in_transaction:  # some errors end the whole of it: https://www.sqlite.org/lang_transaction.html
@@ -60,6 +70,13 @@ def join(connection: DatabaseWrapper, process: LayerProcess, prefix: str, apply:
             raise
         raw.execute(f"RELEASE {SAVEPOINT}")
     except sqlite3.Error as error:
+        if is_busy(error) and getattr(connection, "transaction_mode", None) not in ("IMMEDIATE", "EXCLUSIVE"):
+            raise ChannelDatabaseError(
+                f"the transaction open on the channel layer's own database (DATABASES[{connection.alias!r}]) cannot "
+                f"write: it has read before and others have written since, or they hold the lock for too long; set "
+                f'OPTIONS["transaction_mode"] = "IMMEDIATE", so that transactions wait for the lock when they begin. '
+                f"SQLite says: {error}"
+            ) from error
         raise explain(error, str(connection.settings_dict["NAME"]), connection.alias) from error
     if connection.in_atomic_block:  # else nobody tells of the commit, and polling finds what was written
         connection.on_commit(partial(process.announce, transaction.wake, transaction.after_commit), robust=True)

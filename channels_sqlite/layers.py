@@ -82,32 +82,31 @@ class SqliteChannelLayer(BaseChannelLayer):
             await process.ready_to_receive()  # cancelled here, nothing has been taken
         loop = asyncio.get_running_loop()
         while True:
-            taken = process.inbox.take_or_wait(channel, LoopWaiter, loop)
-            if isinstance(taken, LoopWaiter):
-                woken = await self._wait(process, channel, taken)
-                if woken is None:
+            found = process.inbox.take_or_wait(channel, LoopWaiter, loop)
+            taken: Taken | None
+            if isinstance(found, LoopWaiter):
+                waiter = found
+                watch = process.watches.of(loop)
+                watch.waiting += 1
+                try:
+                    if "!" not in channel or not watch.active:
+                        watch.start()
+                        process.inbox.pull()  # what came before this loop watched
+                    # Cancelled here, this receiver has taken nothing: what it was woken for stays in the mailbox.
+                    await waiter.future
+                except BaseException:
+                    process.inbox.give_up(waiter)
+                    raise
+                finally:
+                    watch.waiting -= 1
+                taken = process.inbox.take_woken(waiter)
+                if taken is None:  # another receiver was quicker
                     continue
-                taken = woken
+            else:
+                taken = found
             message = self.open(process, channel, *taken)
             if message is not None:
                 return message
-
-    async def _wait(self, process: LayerProcess, channel: str, waiter: LoopWaiter) -> Taken | None:
-        """Wait until `waiter` is woken and take what it was woken for; None when another receiver was quicker."""
-        watch = process.watches.of(waiter.loop)
-        watch.waiting += 1
-        try:
-            if "!" not in channel or not watch.active:
-                watch.start()
-                process.inbox.pull()  # what came before this loop watched
-            # Cancelled here, this receiver has taken nothing: what it was woken for stays in the mailbox.
-            await waiter.future
-        except BaseException:
-            process.inbox.give_up(waiter)
-            raise
-        finally:
-            watch.waiting -= 1
-        return process.inbox.take_woken(waiter)
 
     def open(self, process: LayerProcess, channel: str, full_name: str, entry: Entry) -> Message | None:
         """Decode what was taken for a receiver on `channel`; None, and a line in the log, when that cannot be done."""

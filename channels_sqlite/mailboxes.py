@@ -30,9 +30,13 @@ class Entry(NamedTuple):
 class Mailbox:
     """What waits on one channel: messages in order of their ids, receivers in order of their calls."""
 
-    __slots__ = ("claiming", "entries", "releasing", "waiters", "woken")
+    __slots__ = ("capacity", "claiming", "entries", "of_queue", "queue", "releasing", "specific", "waiters", "woken")
 
-    def __init__(self) -> None:
+    def __init__(self, channel: str, capacity: int) -> None:
+        self.queue = names.queue_of(channel)
+        self.specific = "!" in channel
+        self.of_queue = channel == self.queue and self.specific  # for receivers of all names of the queue
+        self.capacity = capacity
         self.entries: deque[Entry] = deque()
         self.waiters: dict[Waiter, None] = {}
         self.woken = 0  # waiters that were woken and have not come back yet
@@ -98,7 +102,7 @@ class Mailbox:
 
 
 class Mailboxes:
-    """The mailboxes of one process by channel name; they exist only while something is in them.
+    """The mailboxes of one process by channel name; a sweep forgets those in which nothing is left.
 
     A receiver may wait on one process-specific channel, or on all names with its part up to the `!`: the latter's
     mailbox never holds messages, it is served from those of the full names.
@@ -121,37 +125,39 @@ class Mailboxes:
         """Return the mailbox of `channel`, made if need be."""
         box = self._boxes.get(channel)
         if box is None:
-            box = self._boxes[channel] = Mailbox()
+            box = self._boxes[channel] = Mailbox(channel, self._capacity_of(channel))
         return box
 
     def find(self, channel: str) -> Mailbox | None:
         """Return the mailbox of `channel` if there is one."""
         return self._boxes.get(channel)
 
-    def forget_if_empty(self, channel: str) -> None:
-        """Drop the mailbox of `channel` if nothing is in it."""
-        box = self._boxes.get(channel)
-        if box is not None and box.empty:
-            del self._boxes[channel]
+    def forget_empty(self) -> None:
+        """Drop the mailboxes in which nothing is left.
+
+        Not each when it becomes empty: that of a busy receiver would be made anew for every message.
+        """
+        for name in [name for name, box in self._boxes.items() if box.empty]:
+            del self._boxes[name]
 
     # Waiters
 
     def add_waiter(self, waiter: Waiter) -> None:
         """Let `waiter` stand in line on its channel."""
         box = self.open(waiter.channel)
-        if "!" in waiter.channel:
+        if box.specific:
             self.waiting_channels += not box.waiters
-            self._queue_waiters += waiter.channel.endswith("!")
-        box.add(waiter)
+            self._queue_waiters += box.of_queue
+        box.waiters[waiter] = None
 
     def remove_waiter(self, waiter: Waiter) -> bool:
         """Take `waiter` out of the line; return whether it stood there."""
         box = self._boxes.get(waiter.channel)
         if box is None or not box.remove(waiter):
             return False
-        if "!" in waiter.channel:
+        if box.specific:
             self.waiting_channels -= not box.waiters
-            self._queue_waiters -= waiter.channel.endswith("!")
+            self._queue_waiters -= box.of_queue
         return True
 
     def evict_stuck(self) -> list[str]:
@@ -166,40 +172,38 @@ class Mailboxes:
         before = len(box.waiters)
         if not before or not box.evict(gone):
             return False
-        if "!" in channel:
+        if box.specific:
             self.waiting_channels -= not box.waiters
-            if channel.endswith("!"):
+            if box.of_queue:
                 self._queue_waiters -= before - len(box.waiters)
         return True
 
     # Process-specific channels
 
-    def put(self, queue: str, channel: str, entry: Entry, now: float) -> tuple[bool, Waiter | None]:
+    def put(self, channel: str, entry: Entry, now: float) -> tuple[bool, Waiter | None]:
         """Put a message into the mailbox of a process-specific channel.
 
         Returns whether there was room, and a waiter to notify if somebody waits for it.
         """
-        box = self._boxes.get(channel)
-        if box is None:
-            box = self._boxes[channel] = Mailbox()
+        box = self._boxes.get(channel) or self.open(channel)
         entries = box.entries
-        if len(entries) >= self._capacity_of(channel):
+        if len(entries) >= box.capacity:
             self.held -= box.drop_expired(now)
-            if len(entries) >= self._capacity_of(channel):
+            if len(entries) >= box.capacity:
                 return False, None
         entries.append(entry)
         self.held += 1
-        if box.waiters and channel != queue:
+        if box.waiters and not box.of_queue:
             waiter = box.next_to_wake(len(entries))
             if waiter is not None or not self._queue_waiters:
                 return True, waiter
-        return True, self.wake_for_queue(queue) if self._queue_waiters else None
+        return True, self.wake_for_queue(box.queue) if self._queue_waiters else None
 
     def wakeable(self, channel: str) -> list[Waiter]:
         """Return the receivers to notify on `channel`, and on its queue, for the messages that are there."""
         waiters: list[Waiter] = []
         box = self._boxes.get(channel)
-        if box is not None and not channel.endswith("!"):
+        if box is not None and not box.of_queue:
             waiters.extend(iter(lambda: box.next_to_wake(len(box.entries)), None))
         if self._queue_waiters and "!" in channel:
             queue = names.queue_of(channel)
@@ -226,33 +230,22 @@ class Mailboxes:
 
         A receiver that was not woken (`woken` is False) leaves the messages that others have been woken for.
         """
-        if channel.endswith("!"):
-            source = self._oldest_of_queue(channel, now, woken=woken)
-            return None if source is None else (source, self._pop(source, self._boxes[source]))
         box = self._boxes.get(channel)
-        if box is None or not box.entries:
-            return None
-        if box.entries[0].expires_at <= now:
+        if box is None or box.of_queue:
+            return self._take_of_queue(channel, now, woken=woken) if channel.endswith("!") else None
+        entries = box.entries
+        if entries and entries[0].expires_at <= now:
             dropped = box.drop_expired(now)
-            self.held -= dropped if "!" in channel else 0
-            if not box.entries:
-                return None
-        if not woken and len(box.entries) <= box.woken and not self._evict(channel, _gone):
+            self.held -= dropped if box.specific else 0
+        if not entries or (not woken and len(entries) <= box.woken and not self._evict(channel, _gone)):
             return None
-        return channel, self._pop(channel, box)
+        self.held -= box.specific
+        return channel, entries.popleft()
 
-    def _pop(self, channel: str, box: Mailbox) -> Entry:
-        entry = box.entries.popleft()
-        if "!" in channel:
-            self.held -= 1
-        if box.empty:
-            del self._boxes[channel]
-        return entry
-
-    def _oldest_of_queue(self, queue: str, now: float, *, woken: bool) -> str | None:
-        """Return the channel of `queue` with the oldest message that a receiver on the whole queue may take."""
-        box = self._boxes.get(queue)
-        if box is not None and not woken and self._unattended(queue) <= box.woken:
+    def _take_of_queue(self, queue: str, now: float, *, woken: bool) -> tuple[str, Entry] | None:
+        """Take the oldest message that a receiver on the whole queue may take."""
+        line = self._boxes.get(queue)
+        if line is not None and not woken and self._unattended(queue) <= line.woken:
             if not self._evict(queue, _gone):
                 return None
         oldest: str | None = None
@@ -264,26 +257,25 @@ class Mailboxes:
             if len(box.entries) > (box.woken if name != queue else 0):
                 if oldest is None or box.entries[0].id < lowest:
                     oldest, lowest = name, box.entries[0].id
-            else:
-                self.forget_if_empty(name)
-        return oldest
+        if oldest is None:
+            return None
+        self.held -= 1
+        return oldest, self._boxes[oldest].entries.popleft()
 
     def drop_all_expired(self, now: float) -> int:
-        """Drop every expired message and every mailbox that is empty then; return how many messages."""
+        """Drop every expired message; return how many."""
         total = 0
-        for name, box in self:
+        for _, box in self:
             dropped = box.drop_expired(now)
-            if "!" in name:
+            if box.specific:
                 self.held -= dropped
             total += dropped
-            self.forget_if_empty(name)
         return total
 
     def clear(self) -> None:
         """Drop every message; receivers keep waiting."""
-        for name, box in self:
+        for box in self._boxes.values():
             box.entries.clear()
-            self.forget_if_empty(name)
         self.held = 0
 
 

@@ -50,6 +50,9 @@ class Message(models.Model):
             ),
         )
 
+    def __str__(self) -> str:
+        return f"message {self.pk}"
+
 
 class Membership(models.Model):
     """One channel in one group. `client` is "" for a normal channel."""
@@ -69,6 +72,9 @@ class Membership(models.Model):
             ),
         )
         indexes = (models.Index(fields=["client"], name="channels_sqlite_membership_of"),)
+
+    def __str__(self) -> str:
+        return f"{self.channel} in {self.group_name}"
 
 
 class Process(models.Model):

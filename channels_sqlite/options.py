@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import fnmatch
 import math
 import re
@@ -10,10 +11,27 @@ from dataclasses import dataclass, field, fields
 
 from django.core.exceptions import ImproperlyConfigured
 
-__all__ = ["Options"]
+__all__ = ["Fault", "Options", "faults_in"]
 
 MAX_BLOB_BYTES = 1_000_000_000  # SQLITE_MAX_LENGTH, https://www.sqlite.org/limits.html
 ENCRYPTION_OVERHEAD = 1.5  # Fernet pads, signs, and writes base64: 4/3 of the message, and a little
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong in CONFIG. The values of keys are never in its texts."""
+
+    option: str
+    problem: str  # follows the option's name in a sentence
+    remedy: str  # what it must be; of an unknown option: what to do, or ""
+    unknown: bool
+
+    def __str__(self) -> str:
+        text = f"{self.option!r} {self.problem}"
+        if self.unknown:
+            text += f" ({self.remedy})" if self.remedy else ""
+            text += f"; known are: {', '.join(_PARSERS)}"
+        return text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,20 +58,9 @@ class Options:
         Raises:
             ImproperlyConfigured: naming every unknown option, wrong type and impossible value at once.
         """
-        values: dict[str, object] = {}
-        faults: list[str] = []
-        for name, value in config.items():
-            parse = _PARSERS.get(name)
-            if parse is None:
-                faults.append(f"{name!r} is not an option; known are: {', '.join(_PARSERS)}")
-                continue
-            try:
-                values[name] = parse(value)
-            except ValueError as error:
-                shown = "" if name == "symmetric_encryption_keys" else f" is {value!r}, but"
-                faults.append(f"{name!r}{shown} must be {error}")
+        values, faults = _parse(config)
         if faults:
-            raise ImproperlyConfigured("CONFIG of a SqliteChannelLayer has faults: " + "; ".join(faults) + ".")
+            raise ImproperlyConfigured(f"CONFIG of a SqliteChannelLayer has faults: {'; '.join(map(str, faults))}.")
         options = cls(**values)  # type: ignore[arg-type]  # each value was made by the parser of its own field
         if 0 < options.message_retention < options.expiry:
             values["message_retention"] = options.expiry
@@ -66,6 +73,37 @@ class Options:
             if pattern.match(channel):
                 return capacity
         return self.capacity
+
+
+def faults_in(config: Mapping[str, object]) -> list[Fault]:
+    """Return every fault of a CONFIG mapping; none: `Options.from_config` takes it."""
+    return _parse(config)[1]
+
+
+def _parse(config: Mapping[str, object]) -> tuple[dict[str, object], list[Fault]]:
+    values: dict[str, object] = {}
+    faults: list[Fault] = []
+    for name, value in config.items():
+        parse = _PARSERS.get(name)
+        if parse is None:
+            faults.append(Fault(name, "is not an option", _what_it_is_here(name), unknown=True))
+            continue
+        try:
+            values[name] = parse(value)
+        except ValueError as error:
+            shown = "" if name == "symmetric_encryption_keys" else f"is {value!r}, but "
+            faults.append(Fault(name, f"{shown}must be {error}", str(error), unknown=False))
+    return values, faults
+
+
+def _what_it_is_here(name: object) -> str:
+    """Return what to do about an unknown option: other layers have it, or it is misspelt."""
+    if not isinstance(name, str):
+        return ""
+    if name in _ELSEWHERE:
+        return _ELSEWHERE[name]
+    similar = difflib.get_close_matches(name.lower(), _PARSERS, n=1)
+    return f"perhaps {similar[0]!r} is meant" if similar else ""
 
 
 def _text(value: object) -> str:
@@ -159,6 +197,30 @@ _PARSERS: dict[str, Callable[[object], object]] = {
     "trim_batch_size": _count("rows"),
     "max_message_size": _count("bytes", int(MAX_BLOB_BYTES / ENCRYPTION_OVERHEAD)),
     "symmetric_encryption_keys": _keys,
+}
+
+# What other layers call something, and what it is here. channels_redis: https://github.com/django/channels_redis
+_NO_SERVER = "there is no server: remove it, and name the alias of an SQLite database in 'database'"
+_NO_CONNECTION = "there is no connection that could break: remove it"
+_ELSEWHERE: dict[str, str] = {
+    "hosts": _NO_SERVER,
+    "host": _NO_SERVER,
+    "port": _NO_SERVER,
+    "url": _NO_SERVER,
+    "connection_kwargs": _NO_SERVER,
+    "on_disconnect": _NO_CONNECTION,
+    "on_reconnect": _NO_CONNECTION,
+    "channel_layer": "channels_redis sets it itself: remove it",
+    "serializer_format": "messages are always written with msgpack: remove it",
+    "random_prefix_length": "messages need no random prefix here: remove it",
+    "db": "it is called 'database' here, an alias in DATABASES",
+    "database_alias": "it is called 'database' here",
+    "using": "it is called 'database' here",
+    "message_expiry": "it is called 'expiry' here",
+    "retention": "it is called 'message_retention' here",
+    "poll_interval": "it is called 'polling_interval' here",
+    "max_size": "it is called 'max_message_size' here",
+    "encryption_keys": "it is called 'symmetric_encryption_keys' here",
 }
 
 if set(_PARSERS) != {option.name for option in fields(Options)}:  # pragma: no cover

@@ -43,22 +43,41 @@ class MeetingPlace:
 
 def _make_folder(database_path: str) -> Path:
     if database_path:
-        folder = Path(f"{database_path}.wake")
+        folder = folder_beside(database_path)
         try:
             mode = Path(database_path).stat().st_mode & 0o666
             folder.mkdir(exist_ok=True)
             if _is_mine(folder):
                 folder.chmod(mode | (mode & 0o444) >> 2)  # whoever may read the database may enter
-            if os.access(folder, os.W_OK | os.X_OK):
+            if why_unusable(folder) is None:
                 return folder
         except OSError as error:
             logger.debug("no folder for wake-ups next to the database: %s", error)
     return _fallback_folder(database_path)
 
 
-def _fallback_folder(database_path: str) -> Path:
+def folder_beside(database_path: str) -> Path:
+    """Return the folder next to the database, whether it exists or not."""
+    return Path(f"{database_path}.wake")
+
+
+def own_folder() -> Path:
+    """Return the folder of this user's that serves where one next to the database cannot; it need not exist."""
     user = os.geteuid() if hasattr(os, "geteuid") else os.environ.get("USERNAME", "user")
-    own = Path(tempfile.gettempdir()) / f"channels_sqlite-{user}"
+    return Path(tempfile.gettempdir()) / f"channels_sqlite-{user}"
+
+
+def why_unusable(folder: Path) -> str | None:
+    """Return why an existing folder cannot hold lock files and sockets of this process, or None when it can."""
+    if not folder.is_dir():
+        return "it is no folder"
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return "this process's user may not write to it"
+    return None
+
+
+def _fallback_folder(database_path: str) -> Path:
+    own = own_folder()
     own.mkdir(mode=0o700, exist_ok=True)
     if not _is_mine(own):
         raise PermissionError(errno.EACCES, "the folder for wake-ups belongs to another user", str(own))

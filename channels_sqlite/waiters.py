@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from channels_sqlite.loops import call_in
+from channels_sqlite.loops import call_in, running_loop
 
 __all__ = ["Gate", "LoopWaiter", "ThreadWaiter", "Waiter"]
 
@@ -45,7 +45,9 @@ class LoopWaiter(Waiter):
     __slots__ = ("future", "loop")
 
     def __init__(self, channel: str, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(channel)
+        self.channel = channel  # no call of super() for every message that is waited for
+        self.woken = False
+        self.late = False
         self.loop = loop
         self.future: asyncio.Future[None] = loop.create_future()
 
@@ -56,6 +58,10 @@ class LoopWaiter(Waiter):
 
     def notify(self) -> bool:
         """Wake it, from any thread; return False when its loop is closed."""
+        if running_loop() is self.loop:
+            if not self.future.done():
+                self.future.set_result(None)
+            return True
         return call_in(self.loop, _set_result, self.future)
 
     def fail(self, error: Exception) -> None:

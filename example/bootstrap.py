@@ -20,8 +20,8 @@ HERE = Path(__file__).resolve().parent
 ENVIRONMENT = HERE / ".venv"
 ENVIRONMENT_PYTHON = ENVIRONMENT / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 TOOLS = HERE / ".tools"
-NEEDED_MODULES = ("django", "channels", "channels_sqlite", "daphne")
-FALLBACK_REQUIREMENTS = ("--editable", str(HERE.parent), "daphne>=4.2,<5", "typing-extensions>=4.12")
+NEEDED_MODULES = ("django", "channels", "channels_sqlite", "daphne", "PIL")
+FALLBACK_REQUIREMENTS = ("--editable", str(HERE.parent), "daphne>=4.2,<5", "pillow>=11,<13", "typing-extensions>=4.12")
 OLDEST_PYTHON = (3, 10)
 ENTERED = "EXAMPLE_ENVIRONMENT_ENTERED"
 
@@ -40,7 +40,7 @@ def enter_environment(arguments: list[str]) -> None:
         _make_environment()
     elif not ENVIRONMENT_PYTHON.exists():
         sys.exit(
-            "Django, channels_sqlite or daphne is not installed for this Python.\n"
+            "Django, channels_sqlite, daphne or Pillow is not installed for this Python.\n"
             "Run 'uv sync' in the example's folder first, or 'python manage.py demo', which sets up everything."
         )
     _continue_with(ENVIRONMENT_PYTHON, arguments)

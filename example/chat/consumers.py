@@ -12,11 +12,22 @@ from channels.exceptions import ChannelFull
 from channels.generic.websocket import AsyncWebsocketConsumer
 from typing_extensions import override
 
-from channels_sqlite import get_channel_layer
 from channels_sqlite.exceptions import ChannelDatabaseError
-from chat.messages import BadFrameError, Join, Joined, Left, Present, Said, ToPage, Welcome, read_frame
+from chat.messages import (
+    Announced,
+    BadFrameError,
+    Join,
+    Joined,
+    Left,
+    Present,
+    Said,
+    ToPage,
+    Welcome,
+    group_of,
+    newcomer,
+    read_frame,
+)
 from chat.models import Room
-from chat.names import group_of
 
 __all__ = ["RoomConsumer"]
 
@@ -35,7 +46,6 @@ class RoomConsumer(AsyncWebsocketConsumer):
         """Accept the page and tell it which server process it got. It is in the room once it has said its name."""
         self.room: str = self.scope["url_route"]["kwargs"]["room"]
         self.group = group_of(self.room)
-        self.layer = get_channel_layer()
         self.person: Join | None = None
         await self.accept()
         welcome: Welcome = {"type": "welcome", "pid": os.getpid()}
@@ -67,14 +77,14 @@ class RoomConsumer(AsyncWebsocketConsumer):
     async def _join(self, person: Join) -> None:
         self.person = person
         await Room.aentered(self.room)
-        await self.layer.group_add(self.group, self.channel_name)
+        await self.group.aadd(self.channel_name)
         joined: Joined = {
             "type": "chat.joined",
             "page": person["page"],
             "name": person["name"],
             "answer_to": self.channel_name,
         }
-        await self.layer.group_send(self.group, joined)
+        await self.group.asend(joined)
 
     async def _say(self, person: Join, text: str) -> None:
         now_ms = time.time_ns() // 1_000_000
@@ -85,12 +95,12 @@ class RoomConsumer(AsyncWebsocketConsumer):
             "text": text,
             "sent_at_ms": now_ms,
         }
-        await self.layer.group_send(self.group, said)
+        await self.group.asend(said)
 
     async def _stay(self, person: Join) -> None:
         # A membership ends after "group_expiry"; a page may stay open for longer.
-        await self.layer.group_add(self.group, self.channel_name)
-        await self.layer.group_send(self.group, self._presence_of(person))
+        await self.group.aadd(self.channel_name)
+        await self.group.asend(self._presence_of(person))
 
     @override
     async def disconnect(self, code: int) -> None:
@@ -99,8 +109,8 @@ class RoomConsumer(AsyncWebsocketConsumer):
             return
         left: Left = {"type": "chat.left", "page": self.person["page"], "name": self.person["name"]}
         try:
-            await self.layer.group_discard(self.group, self.channel_name)
-            await self.layer.group_send(self.group, left)
+            await self.group.adiscard(self.channel_name)
+            await self.group.asend(left)
         except ChannelDatabaseError:
             logger.exception("Room %r: could not say that somebody left", self.room)
 
@@ -114,7 +124,7 @@ class RoomConsumer(AsyncWebsocketConsumer):
         if self.person is not None and message["answer_to"] != self.channel_name:
             # A newcomer whose channel is full learns of this page with its next "here".
             with suppress(ChannelFull):
-                await self.layer.send(message["answer_to"], self._presence_of(self.person))
+                await newcomer(message["answer_to"]).asend(self._presence_of(self.person))
 
     async def chat_present(self, message: Present) -> None:
         """Show who is in the room."""
@@ -122,6 +132,10 @@ class RoomConsumer(AsyncWebsocketConsumer):
 
     async def chat_left(self, message: Left) -> None:
         """Show who left."""
+        await self._show(message)
+
+    async def chat_announced(self, message: Announced) -> None:
+        """Show what the site itself has to say."""
         await self._show(message)
 
     async def _show(self, frame: ToPage) -> None:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 from typing import Literal, TypedDict
 
+from channels_sqlite import Channel, Group
+
 __all__ = [
     "MAX_NAME_LENGTH",
     "MAX_TEXT_LENGTH",
+    "Announced",
     "BadFrameError",
     "FromPage",
     "Here",
+    "InRoom",
     "Join",
     "Joined",
     "Left",
@@ -19,6 +23,8 @@ __all__ = [
     "Say",
     "ToPage",
     "Welcome",
+    "group_of",
+    "newcomer",
     "read_frame",
 ]
 
@@ -66,6 +72,27 @@ class Left(TypedDict):
     name: str
 
 
+class Announced(TypedDict):
+    """The site itself has something to say: sent by a view, to every room."""
+
+    type: Literal["chat.announced"]
+    text: str
+    sent_at_ms: int
+
+
+InRoom = Said | Joined | Present | Left | Announced
+
+
+def group_of(room: str) -> Group[InRoom]:
+    """Return the group of a room's pages; all characters of a room's name are allowed in a group's."""
+    return Group(f"chat.{room}")
+
+
+def newcomer(channel: str) -> Channel[Present]:
+    """Return the channel of one page, for those who let it know that they are here."""
+    return Channel(channel)
+
+
 # From a page to its consumer.
 
 
@@ -101,7 +128,7 @@ class Welcome(TypedDict):
 
 
 FromPage = Join | Say | Here
-ToPage = Welcome | Said | Joined | Present | Left
+ToPage = Welcome | InRoom
 
 
 class BadFrameError(ValueError):

@@ -1,8 +1,8 @@
-"""What a room may be called: one rule for pages, WebSockets and groups."""
+"""What a room may be called: one rule for pages and WebSockets."""
 
 from django.urls import register_converter
 
-__all__ = ["MAX_ROOM_LENGTH", "group_of"]
+__all__ = ["MAX_ROOM_LENGTH", "RoomConverter"]
 
 MAX_ROOM_LENGTH = 40
 
@@ -22,8 +22,3 @@ class RoomConverter:
 
 
 register_converter(RoomConverter, "room")
-
-
-def group_of(room: str) -> str:
-    """Return the name of the group that the pages of a room belong to."""
-    return f"chat.{room}"

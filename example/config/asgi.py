@@ -1,4 +1,4 @@
-"""The ASGI application: pages over HTTP, chat over WebSocket."""
+"""The ASGI application: pages over HTTP, and what changes on them over WebSocket."""
 
 import os
 
@@ -12,12 +12,16 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 # Before the imports below: they need Django's apps to be ready.
 pages = get_asgi_application()
 
+from channels_sqlite.lifespan import lifespan  # noqa: E402
 from chat.routing import websocket_urlpatterns as chat_sockets  # noqa: E402
+from thumbnails.routing import websocket_urlpatterns as thumbnail_sockets  # noqa: E402
 
 application = ProtocolTypeRouter(
     {
         # Serves static files from the apps' folders; behind a web server let that one do it.
         "http": ASGIStaticFilesHandler(pages),
-        "websocket": AllowedHostsOriginValidator(URLRouter([*chat_sockets])),
+        "websocket": AllowedHostsOriginValidator(URLRouter([*chat_sockets, *thumbnail_sockets])),
+        # Has uvicorn close the channel layers when it ends; daphne needs no help.
+        "lifespan": lifespan,
     }
 )

@@ -6,7 +6,7 @@ from pathlib import Path
 from django.core.exceptions import ImproperlyConfigured
 
 BASE_DIR = Path(__file__).resolve().parent.parent
-# Both database files live here; tests point it at a folder of their own.
+# Both database files and the uploaded pictures live here; tests point it at a folder of their own.
 DATA_DIR = Path(os.environ.get("EXAMPLE_DATA_DIR", BASE_DIR))
 
 DEVELOPMENT_KEY = "only-for-development-and-known-to-everybody"
@@ -19,16 +19,19 @@ ALLOWED_HOSTS = ["127.0.0.1", "localhost", "[::1]"]
 INSTALLED_APPS = [
     "daphne",  # first: its runserver, which speaks WebSocket, replaces Django's
     "django.contrib.humanize",
+    "django.contrib.messages",
     "django.contrib.staticfiles",
     "channels",
     "channels_sqlite",
     "chat",
+    "thumbnails",
     "demo",
 ]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
 ROOT_URLCONF = "config.urls"
@@ -42,6 +45,7 @@ TEMPLATES = [
         "OPTIONS": {
             "context_processors": [
                 "django.template.context_processors.request",
+                "django.contrib.messages.context_processors.messages",
                 "config.context_processors.server_process",
             ],
         },
@@ -49,6 +53,9 @@ TEMPLATES = [
 ]
 STATIC_URL = "static/"
 STATICFILES_DIRS = [BASE_DIR / "static"]
+MEDIA_ROOT = DATA_DIR / "media"
+# What a page says once, after a form was sent. There are no sessions here.
+MESSAGE_STORAGE = "django.contrib.messages.storage.cookie.CookieStorage"
 
 LANGUAGE_CODE = "en"
 USE_TZ = True
@@ -56,7 +63,12 @@ TIME_ZONE = "UTC"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 DATABASES = {
-    "default": {"ENGINE": "django.db.backends.sqlite3", "NAME": DATA_DIR / "db.sqlite3"},
+    "default": {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": DATA_DIR / "db.sqlite3",
+        # Several processes write: each waits for its turn at the beginning of its transaction.
+        "OPTIONS": {"timeout": 20, "transaction_mode": "IMMEDIATE", "init_command": "PRAGMA journal_mode=WAL;"},
+    },
     "channels": {  # a database of its own, for messages only
         "ENGINE": "django.db.backends.sqlite3",
         "NAME": DATA_DIR / "channels.sqlite3",
@@ -87,6 +99,10 @@ CHANNEL_LAYERS = {
             "trim_batch_size": 100,
             "auto_trim": True,
         },
+    },
+    "work": {  # the same database: a job waits longer for a worker than a line of chat for a page
+        "BACKEND": "channels_sqlite.layers.SqliteChannelLayer",
+        "CONFIG": {"database": "channels", "prefix": "work", "capacity": 1000, "expiry": 86400},
     },
 }
 

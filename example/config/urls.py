@@ -3,7 +3,12 @@
 from django.urls import include, path
 from django.views.generic import RedirectView
 
+from chat.views import announce
+
 urlpatterns = [
     path("", RedirectView.as_view(pattern_name="chat:rooms")),
     path("chat/", include("chat.urls")),
+    # Beside the rooms: below chat/ it would be a room's address.
+    path("announce/", announce, name="announce"),
+    path("thumbnails/", include("thumbnails.urls")),
 ]

@@ -5,52 +5,56 @@ import signal
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .host import describe_host
 from .layers import CANDIDATES, OURS
 from .measures import Effort, Run
 from .progress import Progress
-from .report import to_json, to_markdown
+from .report import is_faulty, to_json, to_markdown
 from .runner import run_once
 from .scenarios import SCENARIOS
 
 __all__: list[str] = []
 
-_FULL = Effort(seconds=3.0, messages=20_000)
-_QUICK = Effort(seconds=0.5, messages=2_000)
+_FULL = Effort(seconds=3.0, messages=20_000, backlog=100_000)
+_QUICK = Effort(seconds=0.3, messages=1_000, backlog=10_000)
 _QUICK_LAYERS = ("sqlite", "memory")
+_STEADY_MESSAGES = 10**8
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run what was asked for and print the report. Status 1 when our own layer lost, doubled, hung or failed."""
+    """Run what was asked for and print the report.
+
+    Returns 1 when our own layer lost, doubled, hung or failed, 2 when there was nothing to measure.
+    """
     options = _parser().parse_args(arguments)
-    layers = options.layer or (list(_QUICK_LAYERS) if options.quick else list(CANDIDATES))
-    missing = {layer: reason for layer in layers if (reason := CANDIDATES[layer].missing()) is not None}
-    for layer, reason in missing.items():
-        print(f"{layer} is left out: {reason} is not installed", file=sys.stderr)
-    layers = [layer for layer in CANDIDATES if layer in layers and layer not in missing]
+    asked = options.layer or (list(_QUICK_LAYERS) if options.quick else list(CANDIDATES))
+    left_out = {layer: reason for layer in asked if (reason := CANDIDATES[layer].missing()) is not None}
+    for layer, reason in left_out.items():
+        print(f"{layer} is left out: {reason}", file=sys.stderr)
+    layers = [layer for layer in CANDIDATES if layer in asked and layer not in left_out]
     if not layers:
         print("no layer is left to measure", file=sys.stderr)
         return 2
     # A plain kill would leave servers and workers behind; an exception stops them on its way out.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    repetitions = options.repetitions or (1 if options.quick else 3)
+    command = " ".join(["python -m tests.benchmarks", *arguments])
+    runs: list[Run] = []
     with tempfile.TemporaryDirectory(prefix="channel-benchmarks-", dir=options.folder) as name:
         folder = Path(name)
+        # A server that runs as another user must be able to pass.
+        folder.chmod(0o711)
         host = describe_host(folder)
-        runs = _run_all(
-            scenarios=[scenario for scenario in SCENARIOS if scenario in (options.scenario or SCENARIOS)],
-            layers=layers,
-            repetitions=repetitions,
-            effort=_QUICK if options.quick else _FULL,
-            folder=folder,
-        )
-    command = " ".join(["python -m tests.benchmarks", *arguments])
-    print(to_markdown(runs, host, command), end="")
-    if options.json is not None:
-        options.json.write_text(to_json(runs, host, command))
-    return 1 if any(_is_faulty(run) for run in runs if run.layer == OURS.key) else 0
+        try:
+            _run_all(_steps(options, layers), folder, runs)
+        finally:
+            # Interrupted after an hour, it still tells what it has seen.
+            print(to_markdown(runs, host, command, left_out), end="", flush=True)
+            if options.json is not None:
+                options.json.write_text(to_json(runs, host, command, left_out))
+    return 1 if any(is_faulty(run) for run in runs if run.layer == OURS.key) else 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -62,6 +66,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--layer", action="append", choices=list(CANDIDATES), help="only this layer (repeatable)")
     parser.add_argument("--scenario", action="append", choices=list(SCENARIOS), help="only this one (repeatable)")
     parser.add_argument("--repetitions", type=_positive, metavar="N", help="runs of each (3; 1 with --quick)")
+    parser.add_argument(
+        "--seconds", type=float, metavar="S", help="how long one run sends, at most (3; 0.3 with --quick)"
+    )
+    parser.add_argument("--minutes", type=float, default=10.0, metavar="M", help="length of the steady scenario (10)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all runs and the summary to FILE, too")
     parser.add_argument("--folder", type=Path, help="make the stores in here (the system's temporary folder)")
     return parser
@@ -74,28 +82,46 @@ def _positive(text: str) -> int:
     return number
 
 
-def _run_all(
-    *, scenarios: Sequence[str], layers: Sequence[str], repetitions: int, effort: Effort, folder: Path
-) -> list[Run]:
-    """Run everything; the layers take turns, so that what disturbs the machine for a while disturbs all of them."""
-    runs: list[Run] = []
-    progress = Progress(repetitions * len(scenarios) * len(layers))
+@dataclass(frozen=True)
+class _Step:
+    """One run to do."""
+
+    scenario: str
+    layer: str
+    repetition: int
+    effort: Effort
+
+
+def _steps(options: argparse.Namespace, layers: Sequence[str]) -> list[_Step]:
+    """Return all runs; the layers take turns, so that what disturbs the machine for a while disturbs all of them."""
+    effort = _QUICK if options.quick else _FULL
+    if options.seconds is not None:
+        effort = replace(effort, seconds=options.seconds)
+    repetitions = options.repetitions or (1 if options.quick else 3)
+    steady = Effort(seconds=60 * options.minutes, messages=_STEADY_MESSAGES)
+    by_default = [key for key, scenario in SCENARIOS.items() if scenario.in_quick or not options.quick]
+    chosen = [key for key in SCENARIOS if key in (options.scenario or by_default)]
+    return [
+        _Step(scenario, layer, repetition, steady if SCENARIOS[scenario].once else effort)
+        for repetition in range(repetitions)
+        for scenario in chosen
+        if repetition == 0 or not SCENARIOS[scenario].once
+        for layer in layers
+    ]
+
+
+def _run_all(steps: Sequence[_Step], folder: Path, runs: list[Run]) -> None:
+    """Do all steps, and add what came out to ``runs`` one by one."""
+    progress = Progress(len(steps))
     try:
-        for repetition in range(repetitions):
-            for scenario in scenarios:
-                for layer in layers:
-                    step = f"{scenario} over {layer}, repetition {repetition + 1}"
-                    progress.begin(step)
-                    run = run_once(SCENARIOS[scenario], CANDIDATES[layer], repetition, effort, folder)
-                    runs.append(run)
-                    progress.finish(f"{step}: {run.outcome} in {run.seconds:.1f} s")
+        for step in steps:
+            name = f"{step.scenario} over {step.layer}, repetition {step.repetition + 1}"
+            progress.begin(name)
+            run = run_once(SCENARIOS[step.scenario], CANDIDATES[step.layer], step.repetition, step.effort, folder)
+            runs.append(run)
+            progress.finish(f"{name}: {run.outcome} in {run.seconds:.1f} s")
     finally:
         progress.close()
-    return runs
-
-
-def _is_faulty(run: Run) -> bool:
-    return run.outcome != "ok" or bool(run.remark or run.counts.lost or run.counts.twice or run.counts.disordered)
 
 
 if __name__ == "__main__":

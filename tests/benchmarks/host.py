@@ -10,9 +10,23 @@ from pathlib import Path
 
 from tests.support.redis_server import find_redis_server
 
+from .postgres_server import find_postgres
+
 __all__ = ["describe_host"]
 
-_PACKAGES = ("Django", "channels", "asgiref", "msgpack", "channels_redis", "redis", "channels_sqlite")
+_PACKAGES = (
+    "Django",
+    "channels",
+    "asgiref",
+    "msgpack",
+    "channels_redis",
+    "redis",
+    "channels-lite",
+    "aiosqlite",
+    "channels_postgres",
+    "psycopg",
+    "channels_sqlite",
+)
 
 
 def describe_host(folder: Path) -> dict[str, str]:
@@ -25,6 +39,7 @@ def describe_host(folder: Path) -> dict[str, str]:
         "Python": f"{platform.python_implementation()} {platform.python_version()}",
         "SQLite": sqlite3.sqlite_version,
         "redis-server": _redis_server_version(),
+        "PostgreSQL": _postgres_version(),
     }
     facts |= {name: _package_version(name) for name in _PACKAGES}
     return facts | {"Source tree at": _commit()}
@@ -57,6 +72,15 @@ def _redis_server_version() -> str:
     answer = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=10, check=False)
     words = (word.partition("=") for word in answer.stdout.split())
     return next((value for name, _, value in words if name == "v"), "unknown")
+
+
+def _postgres_version() -> str:
+    folder = find_postgres()
+    if folder is None:
+        return "not installed"
+    program = [str(folder / "postgres"), "--version"]
+    answer = subprocess.run(program, capture_output=True, text=True, timeout=10, check=False)
+    return answer.stdout.strip().removeprefix("postgres (PostgreSQL) ") or "unknown"
 
 
 def _commit() -> str:

@@ -1,10 +1,8 @@
 """The layers that are compared, and how each gets a fresh store.
 
-A capacity that no scenario reaches is given to all of them, so that speed is compared and not the handling of full
-channels; everything else is each layer's default.
+Capacity and expiry are the scenario's (``Limits``) and the same for all; everything else is each layer's default.
 """
 
-import dataclasses
 import importlib.util
 import json
 import shutil
@@ -12,16 +10,24 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from tests.support.redis_server import find_redis_server, running_redis
 
-from .stores import Store
+from .postgres_server import (
+    copy_cluster,
+    find_postgres,
+    make_cluster,
+    missing_user,
+    postgres_database,
+    running_postgres,
+)
+from .stores import Limits, Store, sqlite_database
 
 __all__ = ["CANDIDATES", "OURS", "Candidate"]
 
-_CAPACITY = 1_000_000
 _MIGRATION_LIMIT_S = 60.0
 
 
@@ -29,40 +35,76 @@ _MIGRATION_LIMIT_S = 60.0
 class Candidate:
     """A layer to measure.
 
-    ``fresh_store`` is given an empty folder, makes a store, and takes it down after the block. ``missing`` says what
-    would have to be installed, None when all is there. A layer that does not cross processes plays all roles in one.
+    ``fresh_store`` is given an empty folder, makes a store, and takes it down after the block; what is made once for
+    all runs goes beside that folder. ``missing`` says what would have to be installed, None when all is there. A layer
+    that does not cross processes plays all roles in one. One that keeps no unread messages cannot have a backlog.
     """
 
     key: str
     title: str
-    fresh_store: Callable[[Path], AbstractContextManager[Store]]
+    fresh_store: Callable[[Path, Limits], AbstractContextManager[Store]]
     missing: Callable[[], str | None]
     crosses_processes: bool = True
+    keeps_unread: bool = True
+
+
+def _sqlite_store(folder: Path, limits: Limits, *, apps: list[str], make: Callable[[str], Store]) -> Store:
+    """Return what ``make`` says about a fresh file: a copy of one that was migrated once for the whole program run."""
+    template = folder.parent / f"{apps[-1]}.sqlite3"
+    if not template.exists():
+        _migrate(make(str(template)), "channels")
+    database = folder / "channels.sqlite3"
+    shutil.copyfile(template, database)
+    return make(str(database))
 
 
 @contextmanager
-def _sqlite_store(folder: Path) -> Iterator[Store]:
-    """A file of its own, copied from one that was migrated once for the whole program run."""
-    database = folder / "channels.sqlite3"
-    store = Store(
-        backend="channels_sqlite.layers.SqliteChannelLayer",
-        config={"database": "channels", "capacity": _CAPACITY},
-        database=str(database),
-        apps=["channels", "channels_sqlite"],
-        routers=["channels_sqlite.db_routers.ChannelsRouter"],
-    )
-    template = folder.parent / "migrated.sqlite3"
-    if not template.exists():
-        _migrate(dataclasses.replace(store, database=str(template)))
-    shutil.copyfile(template, database)
-    yield store
+def _our_store(folder: Path, limits: Limits) -> Iterator[Store]:
+    # Any: values of CONFIG are of several types.
+    config: dict[str, Any] = {"database": "channels", "capacity": limits.capacity, "expiry": limits.expiry_s}
+    if limits.retention_s is not None:
+        config["message_retention"] = limits.retention_s
+    apps = ["channels", "channels_sqlite"]
+
+    def make(database: str) -> Store:
+        return Store(
+            backend="channels_sqlite.layers.SqliteChannelLayer",
+            config=config,
+            databases={"channels": sqlite_database(database)},
+            apps=apps,
+            routers=["channels_sqlite.db_routers.ChannelsRouter"],
+            lockable=database,
+            files={"file": database, "wal": f"{database}-wal"},
+        )
+
+    yield _sqlite_store(folder, limits, apps=apps, make=make)
 
 
-def _migrate(store: Store) -> None:
+def _lite_store(backend: str) -> Callable[[Path, Limits], AbstractContextManager[Store]]:
+    @contextmanager
+    def fresh_store(folder: Path, limits: Limits) -> Iterator[Store]:
+        apps = ["channels", "channels_lite"]
+
+        def make(database: str) -> Store:
+            return Store(
+                backend=backend,
+                config={"database": "channels", "capacity": limits.capacity, "expiry": limits.expiry_s},
+                databases={"channels": sqlite_database(database)},
+                apps=apps,
+                routers=["channels_lite.router.ChannelsRouter"],
+                files={"file": database, "wal": f"{database}-wal"},
+            )
+
+        yield _sqlite_store(folder, limits, apps=apps, make=make)
+
+    return fresh_store
+
+
+def _migrate(store: Store, alias: str) -> None:
     """Make the tables, in a process of its own; RuntimeError with its last words when that fails."""
     migration = subprocess.run(
-        [sys.executable, "-m", "tests.benchmarks.migrate"],
-        input=json.dumps(dataclasses.asdict(store)),
+        [sys.executable, "-m", "tests.benchmarks.migrate", alias],
+        input=json.dumps(asdict(store)),
         capture_output=True,
         text=True,
         timeout=_MIGRATION_LIMIT_S,
@@ -73,39 +115,76 @@ def _migrate(store: Store) -> None:
 
 
 @contextmanager
-def _memory_store(folder: Path) -> Iterator[Store]:
-    yield Store(backend="channels.layers.InMemoryChannelLayer", config={"capacity": _CAPACITY})
+def _memory_store(folder: Path, limits: Limits) -> Iterator[Store]:
+    config = {"capacity": limits.capacity, "expiry": limits.expiry_s}
+    yield Store(backend="channels.layers.InMemoryChannelLayer", config=config)
 
 
 @contextmanager
-def _redis_core_store(folder: Path) -> Iterator[Store]:
+def _redis_core_store(folder: Path, limits: Limits) -> Iterator[Store]:
     with running_redis(folder) as port:
         yield Store(
             backend="channels_redis.core.RedisChannelLayer",
-            config={"hosts": [["127.0.0.1", port]], "capacity": _CAPACITY},
+            config={"hosts": [["127.0.0.1", port]], "capacity": limits.capacity, "expiry": limits.expiry_s},
         )
 
 
 @contextmanager
-def _redis_pubsub_store(folder: Path) -> Iterator[Store]:
+def _redis_pubsub_store(folder: Path, limits: Limits) -> Iterator[Store]:
     with running_redis(folder) as port:
-        # It has no capacity: every subscriber's buffer is unlimited.
+        # It has neither capacity nor expiry: every subscriber's buffer is unlimited.
         yield Store(backend="channels_redis.pubsub.RedisPubSubChannelLayer", config={"hosts": [["127.0.0.1", port]]})
 
 
-def _missing_package(name: str) -> str | None:
-    return None if importlib.util.find_spec(name) else f"the package {name}"
+@contextmanager
+def _postgres_store(folder: Path, limits: Limits) -> Iterator[Store]:
+    """A cluster of its own, copied from one that was made and migrated once for the whole program run."""
+    template = folder.parent / "cluster"
+    if not template.exists():
+        making = folder / "making"
+        make_cluster(making)
+        with running_postgres(making, folder):
+            _migrate(_describe_postgres(making, limits), "channels_postgres")
+        making.rename(template)
+    cluster = folder / "cluster"
+    copy_cluster(template, cluster)
+    with running_postgres(cluster, folder):
+        yield _describe_postgres(cluster, limits)
+
+
+def _describe_postgres(cluster: Path, limits: Limits) -> Store:
+    database = postgres_database(cluster)
+    return Store(
+        backend="channels_postgres.core.PostgresChannelLayer",
+        # It makes a DatabaseWrapper of this, which asks for a time zone since Django 6.1. It has no capacity.
+        config={**database, "TIME_ZONE": None, "expiry": limits.expiry_s},
+        databases={"channels_postgres": database},
+        apps=["channels", "channels_postgres"],
+    )
+
+
+def _missing_packages(*names: str) -> str | None:
+    """Return which packages (by the names they are imported by) are not installed; None when all are."""
+    absent = [name for name in names if importlib.util.find_spec(name) is None]
+    return f"not installed: {', '.join(absent)}" if absent else None
 
 
 def _missing_for_redis() -> str | None:
-    return _missing_package("channels_redis") or (None if find_redis_server() else "redis-server")
+    return _missing_packages("channels_redis") or (None if find_redis_server() else "not installed: redis-server")
+
+
+def _missing_for_postgres() -> str | None:
+    packages = _missing_packages("channels_postgres", "psycopg", "psycopg_pool")
+    if packages is not None:
+        return packages
+    return missing_user() if find_postgres() else "not installed: PostgreSQL's server"
 
 
 OURS = Candidate(
     key="sqlite",
     title="channels_sqlite",
-    fresh_store=_sqlite_store,
-    missing=lambda: _missing_package("channels_sqlite"),
+    fresh_store=_our_store,
+    missing=lambda: _missing_packages("channels_sqlite"),
 )
 
 CANDIDATES = {
@@ -116,7 +195,7 @@ CANDIDATES = {
             key="memory",
             title="InMemory (all in one process)",
             fresh_store=_memory_store,
-            missing=lambda: _missing_package("channels"),
+            missing=lambda: _missing_packages("channels"),
             crosses_processes=False,
         ),
         Candidate(
@@ -130,6 +209,25 @@ CANDIDATES = {
             title="channels_redis pubsub",
             fresh_store=_redis_pubsub_store,
             missing=_missing_for_redis,
+            keeps_unread=False,
+        ),
+        Candidate(
+            key="lite-aio",
+            title="channels-lite aio",
+            fresh_store=_lite_store("channels_lite.layers.aio.AIOSQLiteChannelLayer"),
+            missing=lambda: _missing_packages("channels_lite", "aiosqlite", "aiosqlitepool", "msgspec"),
+        ),
+        Candidate(
+            key="lite-orm",
+            title="channels-lite ORM",
+            fresh_store=_lite_store("channels_lite.layers.core.SQLiteChannelLayer"),
+            missing=lambda: _missing_packages("channels_lite"),
+        ),
+        Candidate(
+            key="postgres",
+            title="channels_postgres",
+            fresh_store=_postgres_store,
+            missing=_missing_for_postgres,
         ),
     )
 }

@@ -21,7 +21,7 @@ __all__ = [
     "rate",
 ]
 
-Outcome = Literal["ok", "timed out", "failed"]
+Outcome = Literal["ok", "timed out", "failed", "left out"]
 
 _NUMBERS_PER_STREAM = 100_000_000
 
@@ -36,10 +36,14 @@ def identity(stream: int, number: int) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Effort:
-    """How much one run does: until ``messages`` were sent or ``seconds`` have passed, whichever is first."""
+    """How much one run does: until ``messages`` were sent or ``seconds`` have passed, whichever is first.
+
+    ``backlog`` is how many unread messages a scenario about such stores beforehand.
+    """
 
     seconds: float
     messages: int
+    backlog: int = 0
 
 
 @dataclass(kw_only=True)
@@ -47,7 +51,8 @@ class Account:
     """What one role saw; the same shape for every scenario, so that faults are counted in one place.
 
     ``sent`` and ``received`` hold identities (see ``identity``); the times are nanoseconds of ``time.perf_counter_ns``,
-    which on Linux is CLOCK_MONOTONIC and so the same clock in every process.
+    which on Linux is CLOCK_MONOTONIC and so the same clock in every process. ``remark`` says what kept the role from
+    measuring all that it should.
     """
 
     sent: list[int] = field(default_factory=list)
@@ -56,6 +61,7 @@ class Account:
     last_ns: int = 0
     retries: int = 0
     samples_us: dict[str, list[float]] = field(default_factory=dict)
+    remark: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +89,8 @@ class Metric:
 class Run:
     """One repetition of one scenario over one layer. ``values`` is keyed by ``Metric.key``; empty unless ok.
 
-    ``remark`` says why it is not ok; in a run that is, what went wrong when its processes ended.
+    ``remark`` says why it is not ok; in a run that is, what went wrong when its processes ended. ``series`` holds the
+    figures of a long run minute by minute, by the keys of ``Scenario.series``.
     """
 
     scenario: str
@@ -94,6 +101,7 @@ class Run:
     seconds: float
     values: Mapping[str, float] = field(default_factory=dict)
     counts: Counts = field(default_factory=Counts)
+    series: Sequence[Mapping[str, float]] = ()
 
 
 @dataclass(frozen=True)
@@ -130,11 +138,21 @@ def rate(accounts: Sequence[Account]) -> float:
     return len(arrived) / max((max(ends) - min(starts)) / 1e9, 1e-9)
 
 
-def count_faults(accounts: Sequence[Account]) -> Counts:
-    """Compare what was sent with what arrived, over all roles of a run."""
+def count_faults(accounts: Sequence[Account], *, open_ended: bool = False) -> Counts:
+    """Compare what was sent with what arrived, over all roles of a run.
+
+    Where a run ends with messages still waiting (``open_ended``), only those are expected that were sent before the
+    latest of their stream that arrived.
+    """
     expected = {identity for account in accounts for identity in account.sent}
     arrived = [identity for account in accounts for identity in account.received]
     distinct = set(arrived)
+    if open_ended:
+        latest: dict[int, int] = defaultdict(lambda: -1)
+        for each in distinct:
+            stream, number = divmod(each, _NUMBERS_PER_STREAM)
+            latest[stream] = max(latest[stream], number)
+        expected = {each for each in expected if each % _NUMBERS_PER_STREAM <= latest[each // _NUMBERS_PER_STREAM]}
     return Counts(
         expected=len(expected),
         lost=len(expected - distinct),

@@ -11,13 +11,20 @@ from channels.exceptions import ChannelFull
 from .board import Value, WorkerEnd
 from .measures import Account, Effort
 from .protocols import Layer
+from .stores import Store
 
-__all__ = ["Player", "make_message"]
+__all__ = ["SETTLING", "WARM_UP", "Player", "make_message"]
+
+SETTLING = -1
+"""The identity of messages that no scenario counts."""
+WARM_UP = 20
+"""How many of them go ahead."""
 
 _FIRST_PAUSE_S = 0.001
 _LONGEST_PAUSE_S = 0.05
-_ROUND_S = 0.25
-_QUIET_ROUNDS = 8
+_ROUND_S = 0.1
+_QUIET_ROUNDS = 20
+_RESEND_S = 1.0
 _TEXT = "The quick brown fox jumps over the lazy dog while the five boxing wizards look on."
 
 
@@ -36,10 +43,11 @@ def make_message(identity: int) -> dict[str, object]:
 class Player:
     """One role of a scenario, played in one process: its layer, its place and its notice board."""
 
-    def __init__(self, *, layer: Layer, board: WorkerEnd, index: int, effort: Effort) -> None:
+    def __init__(self, *, layer: Layer, board: WorkerEnd, index: int, effort: Effort, store: Store) -> None:
         self.layer = layer
         self.index = index
         self.effort = effort
+        self.store = store
         self.publish = board.publish
         self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._board = board
@@ -48,17 +56,32 @@ class Player:
         """Return the ``count`` values published under ``key`` once they are there."""
         return await self._board.wait_for(key, count)
 
-    async def settle(self) -> None:
+    async def settle(self, channel: str | None = None) -> None:
         """Return once everything this process has subscribed to so far is in force.
 
         A message to itself that comes back proves it: a layer that subscribes over a connection does so in order.
-        Opens the layer's connections, too, so that this is not timed.
+        Opens the layer's connections, too, so that this is not timed. It goes to ``channel``, or to a new one. Should
+        the layer have lost it, it is sent again: the first messages that a role reads on ``channel`` may be of those
+        (their identity is ``SETTLING``).
         """
         # Receivers just made into tasks make their first step before ours.
         await asyncio.sleep(0)
-        channel = await self.layer.new_channel()
-        await self.layer.send(channel, make_message(0))
-        await self.layer.receive(channel)
+        if channel is None:
+            channel = await self.layer.new_channel()
+        receiving = asyncio.ensure_future(self.layer.receive(channel))
+        try:
+            await asyncio.sleep(0)
+            while not receiving.done():
+                await self.layer.send(channel, make_message(SETTLING))
+                await asyncio.wait((receiving,), timeout=_RESEND_S)
+            await receiving
+        finally:
+            receiving.cancel()
+
+    async def warm_up(self, channel: str) -> None:
+        """Send a few messages that nobody counts, so that what is made on first use is made."""
+        for _ in range(WARM_UP):
+            await self.layer.send(channel, make_message(SETTLING))
 
     @asynccontextmanager
     async def background(self, *coroutines: Coroutine[object, object, None]) -> AsyncIterator[None]:
@@ -104,14 +127,16 @@ class Player:
         receive, received = self.layer.receive, account.received
         while True:
             message = await receive(channel)
-            received.append(message["identity"])
-            account.last_ns = time.perf_counter_ns()
+            if message["identity"] != SETTLING:
+                received.append(message["identity"])
+                account.last_ns = time.perf_counter_ns()
 
-    async def drain(self, account: Account, *, readers: int, senders: int) -> None:
+    async def drain(self, account: Account, *, readers: int, senders: int, to_the_end: bool = True) -> None:
         """Return once all readers of a run have everything that its senders published under "sent", or none moves.
 
         One more look after the last message shows late duplicates. All readers of a run call this, and see the same
-        totals, so they stop together: none leaves the rest of a queue to the others.
+        totals, so they stop together: none leaves the rest of a queue to the others. Where there is more to read than
+        was sent, ``to_the_end`` is false, and that many messages are enough.
         """
         expected = sum(int(value) for value in await self.wait_for("sent", senders))
         before, quiet_rounds = -1, 0
@@ -120,6 +145,7 @@ class Player:
             self.publish(f"received {number}", len(account.received))
             total = sum(int(value) for value in await self.wait_for(f"received {number}", readers))
             quiet_rounds = quiet_rounds + 1 if total == before else 0
-            if quiet_rounds and (total >= expected or quiet_rounds >= _QUIET_ROUNDS):
+            enough = total >= expected
+            if (enough and not to_the_end) or (quiet_rounds and (enough or quiet_rounds >= _QUIET_ROUNDS)):
                 return
             before = total

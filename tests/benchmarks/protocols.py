@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-__all__ = ["Layer"]
+__all__ = ["Layer", "SyncLayer"]
 
 
 class Layer(Protocol):
@@ -19,3 +19,11 @@ class Layer(Protocol):
     async def group_add(self, group: str, channel: str) -> None: ...
 
     async def group_send(self, group: str, message: dict[str, object]) -> None: ...
+
+
+class SyncLayer(Protocol):
+    """The part of the sync facade that the scenarios use."""
+
+    def send(self, channel: str, message: dict[str, object]) -> None: ...
+
+    def group_send(self, group: str, message: dict[str, object]) -> None: ...

@@ -41,23 +41,39 @@ class _Answer:
 def run_once(scenario: Scenario, candidate: Candidate, repetition: int, effort: Effort, folder: Path) -> Run:
     """Return what came out; a hang or an error is an outcome, not an exception.
 
-    The time limit leaves a slow layer ten times the effort's seconds, and a start of 20 seconds.
+    The time limit leaves a slow layer ten times the effort's seconds (two minutes more at most), and the time that the
+    scenario allows for its start.
     """
+    if scenario.base is not None and not candidate.keeps_unread:
+        remark = "it keeps no unread messages"
+        return Run(
+            scenario=scenario.key,
+            layer=candidate.key,
+            repetition=repetition,
+            outcome="left out",
+            remark=remark,
+            seconds=0.0,
+        )
     effort = dataclasses.replace(effort, seconds=effort.seconds * scenario.stretch)
-    limit_s = 20 + 10 * effort.seconds
+    limit_s = scenario.start_limit_s + min(10 * effort.seconds, effort.seconds + 120)
     start_s = time.perf_counter()
     outcome: Outcome = "failed"
     remark = ""
     accounts: dict[tuple[str, int], Account] = {}
     try:
-        with TemporaryDirectory(dir=folder) as run_folder, candidate.fresh_store(Path(run_folder)) as store:
-            playing = _play(scenario, candidate, effort, store=store, folder=Path(run_folder), limit_s=limit_s)
-            answer = asyncio.run(playing)
-        outcome, accounts, remark = "ok", answer.accounts, answer.remark
+        with TemporaryDirectory(dir=folder) as run_folder:
+            # A server that runs as another user must be able to pass.
+            Path(run_folder).chmod(0o711)
+            with candidate.fresh_store(Path(run_folder), scenario.limits) as store:
+                playing = _play(scenario, candidate, effort, store=store, folder=Path(run_folder), limit_s=limit_s)
+                answer = asyncio.run(playing)
+        outcome, accounts = "ok", answer.accounts
+        remark = "; ".join(filter(None, (*(account.remark for account in accounts.values()), answer.remark)))
     except asyncio.TimeoutError:
         outcome, remark = "timed out", f"no end after {limit_s:g} s"
     except (_WorkerError, RuntimeError, OSError, subprocess.SubprocessError) as error:
         remark = str(error)
+    by_role = _by_role(scenario, accounts) if accounts else {}
     return Run(
         scenario=scenario.key,
         layer=candidate.key,
@@ -65,8 +81,9 @@ def run_once(scenario: Scenario, candidate: Candidate, repetition: int, effort: 
         outcome=outcome,
         remark=remark,
         seconds=time.perf_counter() - start_s,
-        values=scenario.figures(_by_role(scenario, accounts)) if accounts else {},
-        counts=count_faults(list(accounts.values())),
+        values=scenario.figures(by_role) if accounts else {},
+        counts=count_faults(list(accounts.values()), open_ended=scenario.open_ended),
+        series=scenario.make_series(by_role) if accounts else (),
     )
 
 

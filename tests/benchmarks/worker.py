@@ -18,7 +18,7 @@ from .board import WorkerEnd
 from .measures import Account, Effort
 from .player import Player
 from .protocols import Layer
-from .scenarios import SCENARIOS
+from .scenarios import SCENARIOS, Role, Scenario
 from .stores import Store, configure_django
 
 __all__ = ["Assignment"]
@@ -84,11 +84,12 @@ async def _play(assignment: Assignment, board: WorkerEnd) -> None:
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
     listening = asyncio.ensure_future(board.listen(lines))
     layer = _make_layer()
-    roles = {role.name: role for role in SCENARIOS[assignment.scenario].roles}
+    scenario = SCENARIOS[assignment.scenario]
+    roles = {role.name: role for role in scenario.roles}
     plays = []
     for name, index in assignment.parts:
-        player = Player(layer=layer, board=board, index=index, effort=assignment.effort)
-        plays.append(_play_until_failure(player, roles[name].play(player)))
+        player = Player(layer=layer, board=board, index=index, effort=assignment.effort, store=assignment.store)
+        plays.append(_play_until_failure(player, _play_part(player, scenario, roles[name])))
     accounts = await asyncio.gather(*plays)
     board.write(
         {
@@ -100,6 +101,21 @@ async def _play(assignment: Assignment, board: WorkerEnd) -> None:
     )
     await _close(layer)
     listening.cancel()
+
+
+async def _play_part(player: Player, scenario: Scenario, role: Role) -> Account:
+    """Play, once it is this player's turn."""
+    if role.prepares:
+        account = await role.play(player)
+        player.publish("prepared")
+        return account
+    await player.wait_for("prepared", scenario.preparers)
+    turn = scenario.turns.get((role.name, player.index))
+    if turn is not None:
+        await player.wait_for("opened", turn)
+        await player.settle()
+        player.publish("opened")
+    return await role.play(player)
 
 
 def _make_layer() -> Layer:

@@ -14,8 +14,10 @@ import psutil
 import pytest
 
 from tests.browser.conftest import VisitorFactory
-from tests.browser.site import EXAMPLE, HOST, Program, example_environment, free_port, listens
+from tests.browser.pictures import jpeg
+from tests.browser.site import EXAMPLE, example_environment
 from tests.support.processes import ROOT
+from tests.support.programs import HOST, Program, Started, family, free_port, listens
 from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.browser, pytest.mark.processes]
@@ -24,36 +26,13 @@ SET_UP_DEADLINE_S = 240.0
 BASE_PYTHON = Path(sys.base_prefix) / ("python.exe" if os.name == "nt" else "bin/python3")
 
 
-class Started:
-    """Programs that a test started; none is left running after it."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._programs: list[Program] = []
-
-    def __call__(self, *command: str, folder: Path, environment: dict[str, str]) -> Program:
-        log = self._folder / f"program-{len(self._programs)}.log"
-        self._programs.append(Program(command, folder, environment, log))
-        return self._programs[-1]
-
-    def end(self) -> None:
-        for program in self._programs:
-            for process in family(program):
-                process.kill()
-            program.process.wait(10)
-
-
-def family(program: Program) -> list[psutil.Process]:
-    """The process itself, while it runs, and all that descend from it."""
-    try:
-        process = psutil.Process(program.process.pid)
-        return [process, *process.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return []
-
-
-def workers_of(program: Program) -> list[psutil.Process]:
+def servers_of(program: Program) -> list[psutil.Process]:
     return [process for process in family(program) if "daphne" in process.cmdline()]
+
+
+def worker_of(program: Program) -> psutil.Process:
+    (worker,) = [process for process in family(program) if "worker" in process.cmdline()]
+    return worker
 
 
 def addresses_in(output: str) -> list[str]:
@@ -92,16 +71,26 @@ def test_demo_serves_and_stops(demo: Program, number: signal.Signals, visitor: V
     ann.say("hello")
     bob.sees_exactly("hello")
 
+    ann.opens_thumbnails(one)
+    bob.opens_thumbnails(two)
+    ann.uploads("hills.jpg", jpeg(300, 200))
+    bob.sees_job("hills.jpg", "Done", thumbnails=2)
+
     processes = family(demo)
-    assert len(workers_of(demo)) == 2
+    assert len(servers_of(demo)) == 2
     demo.process.send_signal(number)
     assert demo.wait() == 0
     assert demo.output.endswith("Stopped.\n")
     assert [process.pid for process in processes if process.is_running()] == []
 
 
-def test_demo_says_when_a_worker_dies_and_goes_on_with_the_other(demo: Program) -> None:
-    one, two = workers_of(demo)
+def test_demo_says_when_a_process_dies_and_goes_on_with_the_others(demo: Program) -> None:
+    worker = worker_of(demo)
+    worker.kill()
+    demo.prints("until another one is started")
+    assert f"(process {worker.pid}" in demo.output
+
+    one, two = servers_of(demo)
     one.kill()
     demo.prints("The other one goes on.")
     assert f"(process {one.pid}" in demo.output

@@ -1,6 +1,6 @@
 """A person in front of the example's pages."""
 
-from playwright.sync_api import Browser, Error, Locator, Page, expect
+from playwright.sync_api import Browser, Error, FilePayload, Locator, Page, expect
 
 DEADLINE_MS = 15_000.0
 DESKTOP = (1200, 760)
@@ -61,6 +61,31 @@ class Visitor:
 
     def sees_people(self, *names: str) -> None:
         expect(self.page.locator("#people li > :last-child")).to_have_text(list(names), timeout=DEADLINE_MS)
+
+    def sees_announcement(self, text: str) -> None:
+        expect(self.page.locator(".announcement p")).to_have_text(text, timeout=DEADLINE_MS)
+
+    def opens_thumbnails(self, url: str) -> "Visitor":
+        """Open the list of pictures at a server, and return when it is told of what happens."""
+        self.page.goto(f"{url}/thumbnails/")
+        self.is_connected()
+        return self
+
+    def uploads(self, name: str, content: bytes) -> None:
+        """Send a file by the form of the list, which is open."""
+        file: FilePayload = {"name": name, "mimeType": "image/jpeg", "buffer": content}
+        self.page.get_by_label("Picture", exact=True).set_input_files(file)
+        self.page.get_by_role("button", name="Make thumbnails").click()
+
+    def job(self, name: str) -> Locator:
+        """The card of the picture `name`."""
+        return self.page.locator(".job", has=self.page.get_by_role("link", name=name, exact=True))
+
+    def sees_job(self, name: str, state: str, *, thumbnails: int | None = None) -> None:
+        """Return when the card of that picture says `state`, and shows that many thumbnails."""
+        expect(self.job(name).locator(".job-state")).to_have_text(state, timeout=DEADLINE_MS)
+        if thumbnails is not None:
+            expect(self.job(name).locator(".thumbnails li")).to_have_count(thumbnails, timeout=DEADLINE_MS)
 
     def fits_the_window(self) -> bool:
         """Whether there is nothing to scroll to at the right."""

@@ -77,6 +77,20 @@ PLANS: dict[str, list[str]] = {
     "FORGET[0]": ["SEARCH channels_sqlite_membership USING (COVERING )?INDEX channels_sqlite_membership_of"],
     "FORGET[1]": ["SCAN channels_sqlite_listener"],  # once for a dead process; few rows
     "FORGET[2]": [r"SEARCH channels_sqlite_process USING INDEX \w+ \(client=\?\)"],
+    "WAITING_CHANNELS": [
+        rf"SEARCH channels_sqlite_message USING (COVERING )?INDEX {WAITING} \(prefix=\?\)",
+        rf"SEARCH channels_sqlite_message {BY_ROWID}",
+    ],
+    "UNREAD_QUEUES": [
+        "SCAN process",  # one row for each process
+        rf"SEARCH message {BY_ROWID} \(rowid>\?\)",
+        "USE TEMP B-TREE FOR GROUP BY",
+    ],
+    "GROUP_SIZES": [rf"SEARCH channels_sqlite_membership USING INDEX {MEMBER} \(prefix=\?\)"],
+    "LISTENING": [
+        rf"SEARCH channels_sqlite_listener USING COVERING INDEX {LISTENER} \(prefix=\?\)",
+        "USE TEMP B-TREE FOR ORDER BY",
+    ],
 }
 """What SQLite's planner says of each statement that runs while messages flow, each line as a regular expression."""
 
@@ -95,6 +109,13 @@ NOT_PLANNED = {
     "FLUSH[1]",
     "LOWEST_CURSOR",
     "TOUCH_LAST",
+    "COUNT_ROWS",
+    "STARTED",
+    "FREE_SPACE",
+    "VACUUM_STEP",
+    "INCREMENTAL_FROM_NOW_ON",
+    "SPARE_MEMORY",
+    "VACUUM",
     "PROBES[0]",
     "PROBES[1]",
     "PROBES[2]",

@@ -1,84 +1,60 @@
-"""A redis-server of our own for the length of one run: on loopback, a free port, nothing written to disk."""
+"""A redis-server for the length of one run, on loopback and on a port of its own."""
 
 import shutil
 import socket
-import subprocess
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO
+
+from tests.support.programs import HOST, free_port
+from tests.support.servers import running_server
 
 __all__ = ["find_redis_server", "running_redis"]
 
 _ATTEMPTS = 3
-_START_LIMIT_S = 10.0
-_STOP_LIMIT_S = 10.0
 
 
 def find_redis_server() -> str | None:
-    """Return the path of redis-server, None where there is none."""
+    """Return the path of redis-server, or None when it is not installed."""
     return shutil.which("redis-server")
 
 
 @contextmanager
 def running_redis(folder: Path) -> Iterator[int]:
-    """Start redis-server and yield its port; RuntimeError when it does not answer in time, also on other ports."""
+    """Run redis-server, keeping nothing, as long as the block lasts; gives the port. Its log goes to `folder`.
+
+    Raises RuntimeError when redis-server is not installed or does not start.
+    """
     program = find_redis_server()
     if program is None:
         raise RuntimeError("redis-server is not on PATH")
-    with (folder / "redis.log").open("wb") as log:
-        server, port = _start(program, folder, log)
-        try:
-            yield port
-        finally:
-            server.terminate()
-            try:
-                server.wait(_STOP_LIMIT_S)
-            except subprocess.TimeoutExpired:
-                server.kill()
-                server.wait()
+    with ExitStack() as running:
+        yield _start(program, folder, running)
 
 
-def _start(program: str, folder: Path, log: IO[bytes]) -> tuple[subprocess.Popen[bytes], int]:
+def _start(program: str, folder: Path, running: ExitStack) -> int:
     """Start it on a free port. Somebody else may have taken that one meanwhile, so try others."""
     for attempt in range(1, _ATTEMPTS + 1):
-        port = _free_port()
-        options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", str(folder)]
-        server = subprocess.Popen([program, *options], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        port = free_port()
+        options = ["--port", str(port), "--bind", HOST, "--save", "", "--appendonly", "no", "--dir", str(folder)]
+        server = running_server([program, *options], is_ready=_answers_on(port), log=folder / "redis.log")
         try:
-            _wait_until_ready(server, port)
+            running.enter_context(server)
         except RuntimeError:
-            server.kill()
-            server.wait()
             if attempt == _ATTEMPTS:
                 raise
         else:
-            return server, port
+            return port
     raise AssertionError("not reached")
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def _answers_on(port: int) -> Callable[[], bool]:
+    def answers() -> bool:
+        try:
+            with socket.create_connection((HOST, port), timeout=1) as connection:
+                connection.sendall(b"PING\r\n")
+                return connection.recv(64).startswith(b"+PONG")
+        except OSError:
+            return False
 
-
-def _wait_until_ready(server: subprocess.Popen[bytes], port: int) -> None:
-    deadline = time.monotonic() + _START_LIMIT_S
-    while not _answers(port):
-        if server.poll() is not None:
-            raise RuntimeError(f"redis-server ended at once, with status {server.returncode}")
-        if time.monotonic() > deadline:
-            raise RuntimeError(f"redis-server did not answer on port {port} within {_START_LIMIT_S:g} s")
-        time.sleep(0.01)
-
-
-def _answers(port: int) -> bool:
-    try:
-        with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
-            connection.sendall(b"PING\r\n")
-            return connection.recv(64).startswith(b"+PONG")
-    except OSError:
-        return False
+    return answers

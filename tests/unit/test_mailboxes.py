@@ -36,7 +36,7 @@ def entry(number: int, *, expires_at: float = NOW + 60) -> Entry:
 
 def put(boxes: Mailboxes, number: int, channel: str = CHANNEL, *, expires_at: float = NOW + 60) -> bool:
     """Put a message whose waiter nobody notifies; whether there was room."""
-    room, _ = boxes.put(QUEUE, channel, entry(number, expires_at=expires_at), NOW)
+    room, _ = boxes.put(channel, entry(number, expires_at=expires_at), NOW)
     return room
 
 
@@ -93,7 +93,6 @@ def test_the_whole_queue_is_taken_oldest_first_and_names_the_channel(boxes: Mail
     put(boxes, 2, OTHER)
     put(boxes, 3, CHANNEL)
     assert take_all(boxes, QUEUE) == [(CHANNEL, 1), (OTHER, 2), (CHANNEL, 3)]
-    assert len(boxes) == 0
 
 
 def test_what_is_held_is_counted(boxes: Mailboxes) -> None:
@@ -115,23 +114,27 @@ def test_what_is_held_is_counted(boxes: Mailboxes) -> None:
 def test_a_mailbox_goes_with_its_last_message(boxes: Mailboxes) -> None:
     put(boxes, 1)
     assert len(boxes) == 1
+    boxes.forget_empty()
+    assert len(boxes) == 1
     take_all(boxes, CHANNEL)
+    boxes.forget_empty()
     assert len(boxes) == 0
 
 
 def test_a_mailbox_goes_with_its_last_expired_message(boxes: Mailboxes) -> None:
     put(boxes, 1, expires_at=NOW + 1)
     boxes.drop_all_expired(NOW + 1)
+    boxes.forget_empty()
     assert len(boxes) == 0
 
 
 def test_a_mailbox_goes_with_its_last_waiter(boxes: Mailboxes, loop: asyncio.AbstractEventLoop) -> None:
     waiter = LoopWaiter(CHANNEL, loop)
     boxes.add_waiter(waiter)
-    boxes.forget_if_empty(CHANNEL)
+    boxes.forget_empty()
     assert len(boxes) == 1
     assert boxes.remove_waiter(waiter)
-    boxes.forget_if_empty(CHANNEL)
+    boxes.forget_empty()
     assert len(boxes) == 0
     assert boxes.waiting_channels == 0
 
@@ -141,8 +144,9 @@ def test_clearing_keeps_the_waiters(boxes: Mailboxes, loop: asyncio.AbstractEven
     boxes.add_waiter(waiter)
     put(boxes, 1, OTHER)
     boxes.clear()
+    boxes.forget_empty()
     assert len(boxes) == 1
-    assert boxes.put(QUEUE, CHANNEL, entry(2), NOW) == (True, waiter)
+    assert boxes.put(CHANNEL, entry(2), NOW) == (True, waiter)
 
 
 # Waiters
@@ -154,15 +158,15 @@ def test_a_message_wakes_the_first_waiter_and_the_next_message_the_next(
     first, second = LoopWaiter(CHANNEL, loop), LoopWaiter(CHANNEL, loop)
     boxes.add_waiter(first)
     boxes.add_waiter(second)
-    assert boxes.put(QUEUE, CHANNEL, entry(1), NOW) == (True, first)
-    assert boxes.put(QUEUE, CHANNEL, entry(2), NOW) == (True, second)
-    assert boxes.put(QUEUE, CHANNEL, entry(3), NOW) == (True, None)
+    assert boxes.put(CHANNEL, entry(1), NOW) == (True, first)
+    assert boxes.put(CHANNEL, entry(2), NOW) == (True, second)
+    assert boxes.put(CHANNEL, entry(3), NOW) == (True, None)
 
 
 def test_a_newcomer_leaves_what_a_waiter_was_woken_for(boxes: Mailboxes, loop: asyncio.AbstractEventLoop) -> None:
     waiter = LoopWaiter(CHANNEL, loop)
     boxes.add_waiter(waiter)
-    boxes.put(QUEUE, CHANNEL, entry(1), NOW)
+    boxes.put(CHANNEL, entry(1), NOW)
     assert boxes.take(CHANNEL, NOW, woken=False) is None
     assert boxes.remove_waiter(waiter)
     assert boxes.take(CHANNEL, NOW, woken=True) == (CHANNEL, entry(1))
@@ -171,7 +175,7 @@ def test_a_newcomer_leaves_what_a_waiter_was_woken_for(boxes: Mailboxes, loop: a
 def test_a_woken_waiter_that_leaves_makes_its_message_free(boxes: Mailboxes, loop: asyncio.AbstractEventLoop) -> None:
     waiter = LoopWaiter(CHANNEL, loop)
     boxes.add_waiter(waiter)
-    boxes.put(QUEUE, CHANNEL, entry(1), NOW)
+    boxes.put(CHANNEL, entry(1), NOW)
     boxes.remove_waiter(waiter)
     assert boxes.take(CHANNEL, NOW, woken=False) == (CHANNEL, entry(1))
 
@@ -190,7 +194,7 @@ def test_a_waiter_on_the_whole_queue_is_woken_for_any_channel(
 ) -> None:
     waiter = LoopWaiter(QUEUE, loop)
     boxes.add_waiter(waiter)
-    assert boxes.put(QUEUE, OTHER, entry(1), NOW) == (True, waiter)
+    assert boxes.put(OTHER, entry(1), NOW) == (True, waiter)
 
 
 def test_the_channels_own_waiter_comes_before_one_on_the_whole_queue(
@@ -199,8 +203,8 @@ def test_the_channels_own_waiter_comes_before_one_on_the_whole_queue(
     own, any_of_queue = LoopWaiter(CHANNEL, loop), LoopWaiter(QUEUE, loop)
     boxes.add_waiter(any_of_queue)
     boxes.add_waiter(own)
-    assert boxes.put(QUEUE, CHANNEL, entry(1), NOW) == (True, own)
-    assert boxes.put(QUEUE, CHANNEL, entry(2), NOW) == (True, any_of_queue)
+    assert boxes.put(CHANNEL, entry(1), NOW) == (True, own)
+    assert boxes.put(CHANNEL, entry(2), NOW) == (True, any_of_queue)
 
 
 def test_channels_with_receivers_are_counted_once_each(boxes: Mailboxes, loop: asyncio.AbstractEventLoop) -> None:

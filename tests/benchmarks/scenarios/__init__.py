@@ -2,11 +2,16 @@
 
 from .base import Role, Scenario
 from .broadcast import make_broadcast
+from .idle import IDLE
+from .lag import LAG
 from .many_senders import MANY_SENDERS
 from .one_way import ONE_WAY
-from .ping_pong import PING_PONG
-from .send_receive import SEND_RECEIVE
-from .work_queue import WORK_QUEUE
+from .ping_pong import PING_PONG, PING_PONG_BESIDE_DEEP, PING_PONG_WITH_BACKLOG
+from .ring import make_ring
+from .send_receive import SEND_RECEIVE, SEND_RECEIVE_DEEP, SEND_RECEIVE_NORMAL, SEND_RECEIVE_WITH_BACKLOG
+from .steady import STEADY
+from .sync_calls import SYNC_GROUP_SEND, SYNC_SEND
+from .work_queue import WORK_QUEUE, WORK_QUEUE_DEEP, WORK_QUEUE_WITH_BACKLOG
 
 __all__ = ["SCENARIOS", "Role", "Scenario"]
 
@@ -14,11 +19,27 @@ SCENARIOS = {
     scenario.key: scenario
     for scenario in (
         SEND_RECEIVE,
+        SEND_RECEIVE_NORMAL,
         PING_PONG,
         ONE_WAY,
         MANY_SENDERS,
         make_broadcast(processes=1, members=10),
         make_broadcast(processes=4, members=250),
+        make_broadcast(processes=2, members=5_000, start_limit_s=150.0, in_quick=False),
         WORK_QUEUE,
+        SYNC_SEND,
+        SYNC_GROUP_SEND,
+        IDLE,
+        LAG,
+        SEND_RECEIVE_WITH_BACKLOG,
+        PING_PONG_WITH_BACKLOG,
+        WORK_QUEUE_WITH_BACKLOG,
+        SEND_RECEIVE_DEEP,
+        PING_PONG_BESIDE_DEEP,
+        WORK_QUEUE_DEEP,
+        *(make_ring(processes=processes) for processes in (1, 2, 4, 8)),
+        *(make_broadcast(processes=processes, members=250, in_quick=False) for processes in (1, 2, 8)),
+        STEADY,
     )
 }
+"""By the name that the command line uses."""

@@ -16,8 +16,8 @@ _SENDERS = 64
 async def _send(player: Player) -> Account:
     account = Account()
     durations_us = account.samples_us["send"] = []
-    await player.settle()
     channel = str((await player.wait_for("channel"))[0])
+    await player.warm_up(channel)
     numbers = player.numbers()
 
     async def send(stream: int) -> None:
@@ -37,8 +37,8 @@ async def _send(player: Player) -> Account:
 async def _receive(player: Player) -> Account:
     account = Account()
     channel = await player.layer.new_channel()
-    await player.settle()
     async with player.background(player.read(channel, account)):
+        await player.settle()
         player.publish("channel", channel)
         await player.drain(account, readers=1, senders=1)
     return account
@@ -56,7 +56,7 @@ def _figures(accounts: Accounts) -> dict[str, float]:
 MANY_SENDERS = Scenario(
     key="many-senders",
     title=f"{_SENDERS} concurrent senders in one process to one channel of another",
-    roles=(Role(name="sender", play=_send), Role(name="receiver", play=_receive)),
+    roles=(Role(name="receiver", play=_receive), Role(name="sender", play=_send)),
     metrics=(
         Metric(key="rate", title="rate", unit="messages/s", higher_is_better=True),
         Metric(key="p50", title="send() p50", unit="us"),

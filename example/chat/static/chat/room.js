@@ -56,6 +56,9 @@ const show = {
     people.left(left);
     transcript.event(`${name} left`);
   },
+  "chat.announced"(announced) {
+    transcript.announced(announced);
+  },
 };
 
 function join() {

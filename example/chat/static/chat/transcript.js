@@ -45,6 +45,16 @@ export class Transcript {
     this.#append(element("li", "event", text), false);
   }
 
+  /** What the site itself has to say, in every room. */
+  announced({ text, sent_at_ms: sentAtMs }) {
+    const line = element("li", "announcement");
+    const byline = element("span", "byline");
+    byline.append(element("span", "author", "Announcement"), timeOf(sentAtMs));
+    line.append(byline, element("p", "", text));
+    this.#empty.hidden = true;
+    this.#append(line, false);
+  }
+
   #append(line, scrollAlways) {
     const follow = scrollAlways || this.#isAtEnd();
     this.#list.append(line);

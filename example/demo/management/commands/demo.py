@@ -9,18 +9,19 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from typing_extensions import override
 
-from demo.workers import Worker, WorkerError, free_ports, serve
+from demo.processes import Server, StartError, Worker, free_ports, serve
 
 __all__ = ["Command"]
 
-WORKERS = 2
+SERVERS = 2
 
 
 class Command(BaseCommand):
-    """Migrates both databases and runs two server processes that share one channel layer."""
+    """Migrates both databases and runs two servers and a worker, processes that share one channel layer."""
 
     help = (
-        "Migrate both databases, start two server processes on this machine and print where to look. Ctrl-C stops them."
+        "Migrate both databases, start two server processes and a worker on this machine and print where to look. "
+        "Ctrl-C stops them."
     )
 
     @override
@@ -37,12 +38,12 @@ class Command(BaseCommand):
         self.stdout.flush()
         call_command("migrate", verbosity=0, interactive=False)
         call_command("migrate", database="channels", verbosity=0, interactive=False)
-        workers = [
-            Worker(number, port, settings.BASE_DIR) for number, port in enumerate(free_ports(port, WORKERS), start=1)
+        servers = [
+            Server(number, port, settings.BASE_DIR) for number, port in enumerate(free_ports(port, SERVERS), start=1)
         ]
         try:
-            stopped = asyncio.run(serve(workers, self._say, _greeting(workers)))
-        except WorkerError as error:
+            stopped = asyncio.run(serve(servers, Worker(settings.BASE_DIR), self._say, _greeting(servers)))
+        except StartError as error:
             raise CommandError(str(error)) from error
         except KeyboardInterrupt:
             stopped = True
@@ -55,8 +56,11 @@ class Command(BaseCommand):
         self.stdout.flush()
 
 
-def _greeting(workers: list[Worker]) -> str:
-    """Return what to do now, with an address per worker."""
-    addresses = "\n".join(f"  {worker.url}/chat" for worker in workers)
-    advice = "Two server processes are running. Open both addresses, side by side, and enter the same room:"
-    return f"\n{advice}\n\n{addresses}\n\nCtrl-C stops them."
+def _greeting(servers: list[Server]) -> str:
+    """Return what to do now, with an address per server."""
+    addresses = "\n".join(f"  {server.url}/chat" for server in servers)
+    advice = (
+        "Two server processes and a worker are running. Open both addresses, side by side, and enter the same room:"
+    )
+    pictures = "Then upload a picture under Thumbnails, and watch it at both."
+    return f"\n{advice}\n\n{addresses}\n\n{pictures}\nCtrl-C stops them."

@@ -1,0 +1,5 @@
+"""The commands, and what they share."""
+
+from __future__ import annotations
+
+__all__: list[str] = []

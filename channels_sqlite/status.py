@@ -1,0 +1,154 @@
+"""What is in a layer's database just now, as plain data: for `manage.py channels_status`, and for monitoring."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections import defaultdict
+from contextlib import closing
+from dataclasses import asdict, dataclass
+
+from channels_sqlite.configured import LayerEntry
+from channels_sqlite.connections import Database
+from channels_sqlite.exceptions import explain
+from channels_sqlite.options import Options
+from channels_sqlite.presence import MeetingPlace, is_dead
+from channels_sqlite.store import ProcessRow, Store
+
+__all__ = ["ChannelStatus", "GroupStatus", "LayerStatus", "ProcessStatus", "look_at"]
+
+
+@dataclass(frozen=True)
+class ChannelStatus:
+    """A channel on which messages wait: a normal one, or all of a process's with one prefix (up to the `!`)."""
+
+    name: str
+    waiting: int
+    oldest_age_s: float
+
+
+@dataclass(frozen=True)
+class GroupStatus:
+    """A group and the number of its members."""
+
+    name: str
+    members: int
+
+
+@dataclass(frozen=True)
+class ProcessStatus:
+    """A live process that receives."""
+
+    client: str
+    pid: int  # in the process's own namespace of pids
+    channels: int  # process-specific ones with a receive() waiting
+    held: int  # messages that it has read and handed to nobody yet
+    listening: tuple[str, ...]  # normal channels that it waits on
+    uptime_s: float
+
+
+@dataclass(frozen=True)
+class LayerStatus:
+    """One layer at one moment."""
+
+    alias: str
+    database: str  # alias in DATABASES
+    prefix: str
+    path: str  # "" in memory
+    rows: int  # messages in the table, with what was read and is kept for looking back
+    newest_id: int  # grows by one with every row that any layer in this database writes
+    database_bytes: int
+    wal_bytes: int
+    channels: tuple[ChannelStatus, ...]  # the fullest first
+    groups: tuple[GroupStatus, ...]  # the largest first
+    processes: tuple[ProcessStatus, ...]  # the eldest first
+
+    def as_json(self) -> dict[str, object]:
+        """Return it as dicts, lists, numbers and strings."""
+        return asdict(self)
+
+
+def look_at(entry: LayerEntry) -> LayerStatus:
+    """Look into the database of a layer of ours; nothing is changed, and no lock is taken.
+
+    Raises:
+        ImproperlyConfigured: the settings of the layer or of its database have faults.
+        ChannelDatabaseError: the database cannot be read; the text says what to do.
+    """
+    options = Options.from_config(entry.config)
+    database = Database(options.database)
+    with closing(database.connect()) as raw:
+        try:
+            raw.execute("BEGIN")  # one snapshot for all
+            return _look(entry.alias, options, raw)
+        except sqlite3.Error as error:
+            raise explain(error, database.name, database.alias) from error
+
+
+def _look(alias: str, options: Options, raw: sqlite3.Connection) -> LayerStatus:
+    store = Store(raw, options.prefix)
+    store.probe()
+    now = time.time()
+    path: str = raw.execute("PRAGMA database_list").fetchone()[2]
+    space = store.free_space()
+    channels = [
+        ChannelStatus(name, waiting, _age(created_at, now))
+        for name, waiting, created_at in (*store.waiting_channels(now), *store.unread_queues(now))
+    ]
+    groups = [GroupStatus(name, members) for name, members in store.group_sizes(now)]
+    return LayerStatus(
+        alias=alias,
+        database=options.database,
+        prefix=options.prefix,
+        path=path,
+        rows=store.count_rows(),
+        newest_id=store.newest_id(),
+        database_bytes=_size(path) if path else space.pages * space.page_bytes,
+        wal_bytes=_size(f"{path}-wal") if path else 0,
+        channels=tuple(sorted(channels, key=lambda channel: (-channel.waiting, channel.name))),
+        groups=tuple(sorted(groups, key=lambda group: (-group.members, group.name))),
+        processes=_processes(store, path, now),
+    )
+
+
+def _processes(store: Store, path: str, now: float) -> tuple[ProcessStatus, ...]:
+    started = store.started()
+    rows = _living([row for row in store.processes() if row.client in started], path)
+    listening: dict[str, list[str]] = defaultdict(list)
+    for client, channel in store.listening():
+        listening[client].append(channel)
+    return tuple(
+        ProcessStatus(
+            client=row.client,
+            pid=row.pid,
+            channels=row.channels,
+            held=row.held,
+            listening=tuple(listening[row.client]),
+            uptime_s=_age(started[row.client], now),
+        )
+        for row in sorted(rows, key=lambda row: started[row.client])
+    )
+
+
+def _living(rows: list[ProcessRow], path: str) -> list[ProcessRow]:
+    """Return those that the kernel does not show to be dead."""
+    if not rows:
+        return rows  # and there need be no place to look at
+    try:
+        place = MeetingPlace(path)
+    except OSError:  # another user's; nothing can be said then
+        return rows
+    return [row for row in rows if not is_dead(row, place)]
+
+
+def _age(since: float, now: float) -> float:
+    return round(max(0.0, now - since), 3)  # a clock may have been set back
+
+
+def _size(path: str) -> int:
+    """Return the size of a file, which is never opened by hand: that would drop SQLite's locks."""
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0

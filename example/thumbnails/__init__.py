@@ -1,0 +1,1 @@
+"""Thumbnails of uploaded pictures, made by worker processes while the pages watch."""

@@ -1,0 +1,47 @@
+"""Roles that store a backlog of unread messages before anybody else opens the layer."""
+
+from collections.abc import Sequence
+
+from tests.benchmarks.backlog import store_unread
+from tests.benchmarks.measures import Account, identity
+from tests.benchmarks.player import Player
+from tests.benchmarks.stores import Limits
+
+from .base import Role
+
+__all__ = ["DEEP", "DEEP_LIMITS", "FILLING_LIMIT_S", "OTHERS_LIMITS", "store_deep", "store_in_others"]
+
+DEEP = "deep"
+"""The channel that holds all of a backlog."""
+DEEP_LIMITS = Limits(capacity=200_000, expiry_s=1_200)
+OTHERS_LIMITS = Limits(expiry_s=1_200)
+FILLING_LIMIT_S = 120.0
+
+_STREAM = 9_000
+_OTHERS = tuple(f"stored.{number}" for number in range(100))
+
+
+def store_in_others() -> Role:
+    """Return a role that spreads the backlog over channels that nobody reads."""
+
+    async def play(player: Player) -> Account:
+        await _store(player, _OTHERS)
+        return Account()
+
+    return Role(name="filler", play=play, prepares=True)
+
+
+def store_deep(*, is_read: bool) -> Role:
+    """Return a role that stores the backlog in ``DEEP``; its messages are accounted for where the scenario reads it."""
+
+    async def play(player: Player) -> Account:
+        identities = await _store(player, (DEEP,))
+        return Account(sent=identities) if is_read else Account()
+
+    return Role(name="filler", play=play, prepares=True)
+
+
+async def _store(player: Player, channels: Sequence[str]) -> list[int]:
+    identities = [identity(_STREAM, number) for number in range(player.effort.backlog)]
+    await store_unread(player.layer, channels, identities)
+    return identities

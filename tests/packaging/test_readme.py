@@ -1,0 +1,159 @@
+"""The code in the README runs as it stands there, in a project made as the README says."""
+
+import re
+import signal
+from pathlib import Path
+
+import django
+import pytest
+from channels.layers import channel_layers
+from django.test import override_settings
+
+from channels_sqlite import get_sync_channel_layer
+from tests.django.project import start_project
+from tests.support.waiting import eventually
+
+README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+
+SECTIONS = (
+    "In synchronous code",
+    "Typed handles",
+    "Background work without Celery",
+    "When one machine is not enough",
+)
+DEADLINE_S = 60
+
+# What a project of photos has beside the code of the README.
+SURROUNDINGS = {
+    "photos/__init__.py": "",
+    "photos/apps.py": """
+        from django.apps import AppConfig
+
+        class PhotosConfig(AppConfig):
+            name = "photos"
+            default_auto_field = "django.db.models.BigAutoField"
+
+            def ready(self):
+                import photos.signals
+    """,
+    "photos/models.py": """
+        from django.db import models
+
+        class Photo(models.Model):
+            title = models.CharField(max_length=100)
+    """,
+    "photos/images.py": """
+        SIZES = [200, 400, 800, 1600]
+
+        def resize(photo, size):
+            assert photo.title
+    """,
+}
+
+USE = """
+    import asyncio
+    from django.core.management import call_command
+    from django.db import transaction
+    from django.test import RequestFactory
+    from channels_sqlite import get_sync_channel_layer
+    from photos.models import Photo
+
+    call_command("migrate", run_syncdb=True, verbosity=0)
+    layer = get_sync_channel_layer()
+    page = layer.new_channel()
+    layer.group_add("gallery", page)
+
+    def percents(count):
+        messages = [layer.receive(page, timeout=30) for _ in range(count)]
+        assert {message["type"] for message in messages} == {"photo.progress"}, messages
+        assert {message["photo"] for message in messages} == {photo.pk}, messages
+        return [message["percent"] for message in messages]
+
+    from photos.views import announce
+    assert announce(RequestFactory().get("/")).status_code == 405
+    assert announce(RequestFactory().post("/", {"text": "hi"})).status_code == 204
+    assert layer.receive(page, timeout=30) == {"type": "gallery.notice", "text": "hi"}
+    print("the view ran")
+
+    with transaction.atomic():
+        photo = Photo.objects.create(title="sunset")
+    assert percents(4) == [25, 50, 75, 100]
+    photo.save()
+    print("the signal handler and the worker ran")
+
+    layer.send("thumbnails", {"type": "thumbnail.make", "photo": 999})
+    from photos.async_views import make_again
+    assert asyncio.run(make_again(RequestFactory().post("/"), photo.pk)).status_code == 202
+    assert sorted(percents(5)) == [0, 25, 50, 75, 100]
+    print("the async view ran")
+"""
+
+USE_TASK = """
+    from photos.tasks import rebuild
+    result = rebuild.enqueue(photo.pk)
+    assert result.status == "SUCCESSFUL", result.errors
+    assert result.return_value == 4
+    assert percents(4) == [25, 50, 75, 100]
+    print("the task ran")
+"""
+
+
+def _blocks(section: str) -> list[str]:
+    """The Python code in a section."""
+    text = re.search(rf"^## {section}\n(.+?)(?=^## |\Z)", README, re.MULTILINE | re.DOTALL)
+    assert text is not None, f"the README has no section {section!r}"
+    return re.findall(r"^```python\n(.+?)^```$", text[1], re.MULTILINE | re.DOTALL)
+
+
+def _files() -> dict[str, str]:
+    """The code that names its file in its first line."""
+    found = {}
+    for block in (block for section in SECTIONS for block in _blocks(section)):
+        name = re.match(r"# (photos/\S+\.py)\n", block)
+        if name is not None:
+            assert name[1] not in found
+            found[name[1]] = block
+    return found
+
+
+def test_all_code_of_these_sections_is_run() -> None:
+    settings = _blocks("When one machine is not enough")
+    assert len(settings) == 1
+    assert len(_files()) == sum(len(_blocks(section)) for section in SECTIONS) - len(settings)
+    assert set(_files()) == {
+        "photos/async_views.py",
+        "photos/management/commands/make_thumbnails.py",
+        "photos/messages.py",
+        "photos/signals.py",
+        "photos/tasks.py",
+        "photos/views.py",
+    }
+
+
+@pytest.mark.processes
+def test_a_view_a_signal_handler_a_worker_an_async_view_and_a_task_run(no_leaks: None, tmp_path: Path) -> None:
+    project = start_project(tmp_path)
+    project.settings("INSTALLED_APPS += ['photos']\n")
+    for name, text in {**SURROUNDINGS, **_files()}.items():
+        project.write(name, text)
+    project.migrated()
+    with_tasks = django.VERSION >= (6, 0)
+    with project.running("make_thumbnails") as worker:
+        printed = project.shell(USE + (USE_TASK if with_tasks else ""))
+        eventually(lambda: "No thumbnails of photo 999" in project.log(), DEADLINE_S, what=project.log())
+        assert worker.poll() is None, project.log()
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(DEADLINE_S) == 0, project.log()
+    expected = ["the view ran", "the signal handler and the worker ran", "the async view ran"]
+    assert [line for line in printed.splitlines() if line.endswith(" ran")] == expected + ["the task ran"] * with_tasks
+
+
+def test_the_settings_for_redis_make_a_layer_that_the_facade_takes() -> None:
+    (block,) = _blocks("When one machine is not enough")
+    settings: dict[str, dict[str, dict[str, object]]] = {}
+    exec(block, settings)
+    with override_settings(CHANNEL_LAYERS=settings["CHANNEL_LAYERS"]):
+        layer = get_sync_channel_layer()
+        assert layer.layer is channel_layers["default"]
+        assert type(layer.layer).__name__ == "RedisChannelLayer"
+        assert layer.layer.capacity == 100
