@@ -66,6 +66,9 @@ def fork_after_use(parent: Parent) -> None:
     facade = get_sync_channel_layer()
     own = facade.new_channel()
     facade.group_add("room", own)
+    listening = facade.listen("jobs")
+    facade.send("jobs", {"n": 0})
+    next(listening)
     received: list[dict[str, Any]] = []
 
     def wait() -> None:
@@ -93,7 +96,9 @@ def fork_after_use(parent: Parent) -> None:
         facade.send("jobs", {"n": 2})
 
     parent.say(own)
-    parent.say(wait_for(fork(child)))
+    with facade._lock:  # as another thread may just then
+        pid = fork(child)
+    parent.say(wait_for(pid))
     waiting.join(DEADLINE_S)
     parent.say([facade.receive(own, timeout=DEADLINE_S), received, facade.receive("jobs", timeout=DEADLINE_S)])
     parent.say(facade.group_channels("room") == [own])

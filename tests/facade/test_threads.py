@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -132,7 +133,7 @@ async def test_waiting_thread_is_woken_without_polling(
     async def send_from_a_thread() -> None:
         await asyncio.wrap_future(threads.start(send_here))
 
-    senders = [partial(send, layer), send_from_a_thread, partial(send, stranger)]
+    senders: list[Callable[[], Awaitable[None]]] = [partial(send, layer), send_from_a_thread, partial(send, stranger)]
     for sender in senders:
         waiting = threads.start(facade.receive, name, timeout=DEADLINE_S)
         await asyncio.to_thread(until_waiting, facade)
