@@ -25,7 +25,10 @@ from tests.support.waiting import eventually
 pytestmark = only_ours
 
 NEVER_S = 3600.0
-"""A polling_interval that comes too late for every test: what arrives has been woken for."""
+"""A polling_interval that comes too late for every test."""
+
+LONG_S = 3 * DEADLINE_S
+"""A timeout after which `receive()` would look once more, and find what nobody woke it for: too late as well."""
 
 Received = list[tuple[int, int]]
 """(sender, number) of messages, as one receiver saw them."""
@@ -135,10 +138,10 @@ async def test_waiting_thread_is_woken_without_polling(
 
     senders: list[Callable[[], Awaitable[None]]] = [partial(send, layer), send_from_a_thread, partial(send, stranger)]
     for sender in senders:
-        waiting = threads.start(facade.receive, name, timeout=DEADLINE_S)
+        waiting = threads.start(facade.receive, name, timeout=LONG_S)
         await asyncio.to_thread(until_waiting, facade)
         await sender()
-        assert await asyncio.wrap_future(waiting) == {"n": 1}
+        assert await asyncio.wait_for(asyncio.wrap_future(waiting), DEADLINE_S) == {"n": 1}
 
 
 @pytest.mark.processes
@@ -151,7 +154,7 @@ def test_waiting_threads_are_woken_by_another_process(
     names = ["normal", facade.new_channel()]
     took_s = []
     for number in range(5):
-        waiting = [threads.start(facade.receive, name, timeout=DEADLINE_S) for name in names]
+        waiting = [threads.start(facade.receive, name, timeout=LONG_S) for name in names]
         until_waiting(facade, 2)
         began = time.monotonic()
         child.say([names, {"n": number}])
@@ -172,11 +175,11 @@ def test_another_thread_takes_over_when_the_one_that_watches_leaves(
 
     times_out = threads.start(facade.receive, "leaves", timeout=0.3)
     until_waiting(facade)
-    receives = threads.start(facade.receive, "next", timeout=DEADLINE_S)
+    receives = threads.start(facade.receive, "next", timeout=LONG_S)
     until_waiting(facade, 2)
     listens = threads.start(next, facade.listen("third"))
     until_waiting(facade, 3)
-    stays = [threads.start(facade.receive, f"stays-{number}", timeout=DEADLINE_S) for number in range(3)]
+    stays = [threads.start(facade.receive, f"stays-{number}", timeout=LONG_S) for number in range(3)]
     assert isinstance(times_out.exception(DEADLINE_S), TimeoutError)
     for channel, waiting in (("next", receives), ("third", listens)):
         asyncio.run(stranger.send(channel, {"to": channel}))
