@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Generator
@@ -18,6 +19,7 @@ class _Handler:
 
     def __init__(self, end: Callable[[], object]) -> None:
         self._end = end
+        self._pid = os.getpid()
         self._replaced: dict[int, Callable[[int, FrameType | None], object] | int] = {}
 
     def install(self) -> None:
@@ -31,6 +33,9 @@ class _Handler:
     def __call__(self, number: int, frame: FrameType | None) -> None:
         outer = self._replaced.get(number)
         self.remove()
+        if os.getpid() != self._pid:  # forked by the work in hand (multiprocessing): the loop is its parent's
+            signal.raise_signal(number)
+            return
         self._end()
         if isinstance(outer, _Handler):  # a loop within a loop ends both
             outer(number, frame)
