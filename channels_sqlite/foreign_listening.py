@@ -11,7 +11,6 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable, Coroutine, Sequence
-from contextlib import suppress
 from typing import Any, TypeVar
 
 from channels.layers import BaseChannelLayer
@@ -24,6 +23,7 @@ __all__ = ["ForeignListening"]
 logger = logging.getLogger(__name__)
 
 CLOSE_S = 5.0
+FINISH_S = 1.0
 
 T = TypeVar("T")
 
@@ -76,15 +76,19 @@ class ForeignListening:
     async def _end(self) -> None:
         for task in self._tasks.values():
             task.cancel()  # a task that is done stays done, with its message
+        if self._tasks:
+            await asyncio.wait(self._tasks.values(), timeout=FINISH_S)
         for channel, task in self._tasks.items():
-            with suppress(asyncio.CancelledError):
-                try:
-                    message = await task
-                    await self._layer.send(channel, message)
-                except Exception as error:  # noqa: BLE001  # the others still need it
-                    logger.warning("a message on channel %r could not be put back: %s", channel, error)
+            # One that was cancelled may have failed otherwise instead: redis-py reports a time-out then.
+            if task.done() and not task.cancelled() and task.exception() is None:
+                await self._put_back(channel, task.result())
         await self._leave(list(self._tasks))
         others = asyncio.all_tasks() - {asyncio.current_task()}
-        for other in others:
-            other.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+        if others:  # a connection that is being closed must not be cancelled half-way
+            await asyncio.wait(others, timeout=FINISH_S)
+
+    async def _put_back(self, channel: str, message: Message) -> None:
+        try:
+            await self._layer.send(channel, message)
+        except Exception as error:  # noqa: BLE001  # the others still need it
+            logger.warning("a message on channel %r could not be put back: %s", channel, error)

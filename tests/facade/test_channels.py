@@ -15,7 +15,7 @@ from channels.layers import InMemoryChannelLayer
 from django.test import override_settings
 
 from channels_sqlite import SyncChannelLayer, get_sync_channel_layer
-from tests.facade.backends import IN_MEMORY, OURS, REDIS, Configure, only_ours
+from tests.facade.backends import IN_MEMORY, REDIS, Configure, only_ours
 from tests.facade.differences import Difference, differs
 from tests.facade.steps import assert_nothing_comes, collect
 from tests.facade.threads import DEADLINE_S, Threads, own_layer, until_waiting
@@ -140,18 +140,13 @@ def test_receive_without_timeout_waits_until_something_comes(
         assert waiting.result(DEADLINE_S) == {"n": 1}
 
 
-@pytest.mark.parametrize("backend", [OURS, IN_MEMORY], ids=["ours", "in-memory"], indirect=True)
-@differs(Difference.SEVERAL_THREADS_MAY_RECEIVE)
-def test_several_threads_receive_on_one_channel(backend: str, configure: Configure, threads: Threads) -> None:
-    facade = configure()
-    # The others need time to come to where they wait; what they do wrong there they tell at once.
-    timeout = DEADLINE_S if backend == OURS else 0.5
-    waiting = [threads.start(facade.receive, "channel", timeout=timeout) for _ in range(2)]
-    if backend == OURS:
-        until_waiting(facade, 2)
-    for number in range(2):
+@only_ours
+def test_several_threads_receive_on_one_channel(facade: SyncChannelLayer, threads: Threads) -> None:
+    waiting = [threads.start(facade.receive, "channel", timeout=DEADLINE_S) for _ in range(4)]
+    until_waiting(facade, 4)
+    for number in range(4):
         facade.send("channel", {"n": number})
-    assert sorted(future.result(DEADLINE_S)["n"] for future in waiting) == [0, 1]
+    assert sorted(future.result(DEADLINE_S)["n"] for future in waiting) == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("backend", [REDIS], ids=["redis"], indirect=True)
