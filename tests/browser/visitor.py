@@ -87,10 +87,10 @@ class Visitor:
         if thumbnails is not None:
             expect(self.job(name).locator(".thumbnails li")).to_have_count(thumbnails, timeout=DEADLINE_MS)
 
-    def fits_the_window(self) -> bool:
-        """Whether there is nothing to scroll to at the right."""
-        fits: bool = self.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
-        return fits
+    def sees_nothing_beyond_the_right_edge(self) -> None:
+        """There is nothing to scroll to at the right, once the page is laid out."""
+        fits = "document.documentElement.scrollWidth <= window.innerWidth"
+        self.page.wait_for_function(fits, timeout=DEADLINE_MS)
 
     def leave(self) -> None:
         self._context.close()

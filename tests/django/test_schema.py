@@ -96,6 +96,7 @@ PLANS: dict[str, list[str]] = {
 
 NOT_PLANNED = {
     "BEGIN",
+    "LOCK",
     "DATA_VERSION",
     "INSERT_MESSAGE",
     "REINSERT",
