@@ -27,7 +27,6 @@ from django.db import connections, router
 from django.db.backends.sqlite3.base import DatabaseWrapper
 from django.db.migrations.recorder import MigrationRecorder
 from django.db.migrations.state import ProjectState
-from django.utils import timezone
 
 from channels_sqlite import isolation, names
 from channels_sqlite.configured import layer_aliases
@@ -148,7 +147,7 @@ def room() -> Iterator[Room]:
 @functools.cache
 def template() -> bytes:
     """A database file with all tables, made once in a process."""
-    # In a thread of its own, for Django refuses where an event loop runs.
+    # In a thread of its own: Django refuses where an event loop runs, and keeps connections by thread.
     with ThreadPoolExecutor(1) as executor:
         return executor.submit(_make_template).result()
 
@@ -159,14 +158,15 @@ def _make_template() -> bytes:
         alias = "channels_sqlite_template"  # not in DATABASES
         entries = {"default": {}, alias: {"ENGINE": "django.db.backends.sqlite3", "NAME": str(file)}}
         wrapper = DatabaseWrapper(connections.configure_settings(entries)[alias], alias)
-        wrapper.connect()
-        try:
-            # Test cases and pytest-django forbid Django's connections by this method. They do not mean this one.
-            with mock.patch.object(wrapper, "ensure_connection"), mock.patch.object(router, "routers", []):
+        # Test cases and pytest-django forbid Django's connections by this method. They do not mean this one.
+        with mock.patch.object(wrapper, "ensure_connection"), mock.patch.object(router, "routers", []):
+            try:
+                wrapper.connect()
+                connections[alias] = wrapper  # in this thread, which ends soon
                 _migrate(wrapper)
-            wrapper.connection.execute("PRAGMA journal_mode=WAL")
-        finally:
-            wrapper.close()
+                wrapper.connection.execute("PRAGMA journal_mode=WAL")
+            finally:
+                wrapper.close()
         return file.read_bytes()
 
 
@@ -174,19 +174,12 @@ def _migrate(wrapper: DatabaseWrapper) -> None:
     """Apply this app's migrations, whatever MIGRATION_MODULES and `--no-migrations` say of those of the project."""
     package = import_module(f"{APP_LABEL}.migrations")
     state = ProjectState()
-    MigrationRecorder(wrapper).ensure_schema()
+    recorder = MigrationRecorder(wrapper)
     for name in sorted(info.name for info in iter_modules(package.__path__)):
         migration = import_module(f"{package.__name__}.{name}").Migration(name, APP_LABEL)
-        with wrapper.schema_editor(atomic=False) as editor:
-            for operation in migration.operations:
-                before = state.clone()
-                operation.state_forwards(APP_LABEL, state)
-                operation.database_forwards(APP_LABEL, editor, before, state)
-        with wrapper.cursor() as cursor:
-            cursor.execute(
-                "INSERT INTO django_migrations (app, name, applied) VALUES (%s, %s, %s)",
-                [APP_LABEL, name, str(timezone.now())],
-            )
+        with wrapper.schema_editor() as editor:
+            state = migration.apply(state, editor)
+        recorder.record_applied(APP_LABEL, name)
 
 
 def _start_following(
