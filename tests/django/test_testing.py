@@ -17,6 +17,7 @@ from channels.layers import channel_layers
 from django.core.management import call_command
 from django.db import connections, transaction
 from django.test import SimpleTestCase, override_settings
+from pytest_django.plugin import DjangoDbBlocker
 
 import channels_sqlite
 from channels_sqlite import get_sync_channel_layer, isolation, testing
@@ -117,8 +118,10 @@ async def test_layers_of_overridden_settings_are_isolated_too(isolated: None) ->
         assert count_messages(Path(str(isolation.database_of(alias)))) == 1
 
 
-def test_a_transaction_on_the_alias_does_not_matter(database: ChannelDatabase) -> None:
-    with testing.isolated(), transaction.atomic(using="channels"):
+def test_a_transaction_on_the_alias_does_not_matter(
+    database: ChannelDatabase, django_db_blocker: DjangoDbBlocker
+) -> None:
+    with django_db_blocker.unblock(), testing.isolated(), transaction.atomic(using="channels"):
         with connections["channels"].cursor() as cursor:
             cursor.execute("DELETE FROM channels_sqlite_message")  # now it holds the write lock
         get_sync_channel_layer().send("jobs", {"n": 1})
