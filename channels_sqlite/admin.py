@@ -217,7 +217,10 @@ class MessageAdmin(LookOnly):
         """Return a short message in one line."""
         if row.short_payload is None:
             return f"{filesizeformat(row.payload_bytes)}, shown on its own page"
-        return payloads.one_line(row.kind, row.short_payload)
+        # The other columns would be pushed away by a long word, such as the escapes of bytes.
+        return format_html(
+            '<span style="overflow-wrap: anywhere">{}</span>', payloads.one_line(row.kind, row.short_payload)
+        )
 
     @admin.display(description="sent")
     def sent(self, row: Row) -> str:

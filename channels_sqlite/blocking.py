@@ -79,6 +79,9 @@ class BlockingLayer(Protocol[E]):
         not work at the moment is waited for.
         """
 
+    def end(self, stop: Stop) -> None:
+        """Let go of what `receive` keeps for the `listen()` that `stop` ends; no call with that one follows."""
+
     def session(self) -> object:
         """Return what is another object after the layer was closed."""
 
@@ -214,6 +217,9 @@ class SqliteBlocking:
                 f"layer's own database (DATABASES[{self._alias!r}]); call new_channel() and receive() outside of it"
             )
         process.ready_to_receive_blocking()
+
+    def end(self, stop: Stop) -> None:
+        """Nothing is kept."""
 
     def session(self) -> object:
         """Return what this layer has in this process."""

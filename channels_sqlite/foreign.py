@@ -13,13 +13,14 @@ from channels.layers import BaseChannelLayer, InMemoryChannelLayer
 
 from channels_sqlite.blocking import Stop
 from channels_sqlite.codec import Codec, Message
+from channels_sqlite.foreign_listening import ForeignListening
 from channels_sqlite.options import Options
 
 __all__ = ["ForeignBlocking", "group_channels", "plain"]
 
 ASK_ONCE_S = 0.25  # the least time for the layer to come up with a message that is there already
 LOOK_S = 0.02  # between two looks at the clock and the stop while waiting; also what a put from another thread takes
-CLEAN_S = 5.0
+CLEAN_S = 5.0  # for what channels_redis does after a receive()
 
 T = TypeVar("T")
 
@@ -31,6 +32,7 @@ class ForeignBlocking:
         # Any: what a layer has beyond the base class is a matter of the specification, not of its type.
         self._layer: Any = layer
         self._left: dict[str, list[Message]] = {}  # came together with one that was returned
+        self._listening: dict[Stop, ForeignListening] = {}
 
     def encode(self, message: Mapping[str, object]) -> Message:
         """Check and copy."""
@@ -76,6 +78,12 @@ class ForeignBlocking:
         for channel in channels:
             if self._left.get(channel):
                 return channel, self._left[channel].pop(0)
+        # That one's receive() may be cancelled as one likes.
+        if len(channels) > 1 and type(self._layer) is not InMemoryChannelLayer:
+            listening = self._listening.get(stop)
+            if listening is None:
+                listening = self._listening[stop] = ForeignListening(self._layer, LOOK_S, self._leave)
+            return listening.receive(channels, stop)
         return async_to_sync(self._receive)(channels, until, stop)
 
     async def _receive(self, channels: Sequence[str], until: float | None, stop: Stop) -> tuple[str, Message] | None:
@@ -116,6 +124,12 @@ class ForeignBlocking:
         for channel in channels:
             if channel in buffer and buffer[channel].empty():
                 del buffer[channel]
+
+    def end(self, stop: Stop) -> None:
+        """End what a `listen()` to several channels has begun."""
+        listening = self._listening.pop(stop, None)
+        if listening is not None:
+            listening.close()
 
     def session(self) -> object:
         """Return the layer."""

@@ -1,7 +1,12 @@
-"""Ending a loop on SIGTERM and SIGINT after the work in hand, without interrupting it."""
+"""Ending a loop on SIGTERM and SIGINT after the work in hand, without interrupting it.
+
+A child that the work in hand forks (multiprocessing) has the handlers that were there before, for the loop is its
+parent's. A signal that comes in the middle of the fork waits until they are back: Python would forget it.
+"""
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Generator
@@ -27,6 +32,7 @@ class _Handler:
             if handler is not None and handler is not signal.SIG_IGN:
                 self._replaced[number] = handler
                 signal.signal(number, self)
+        _installed.append(self)
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         outer = self._replaced.get(number)
@@ -36,10 +42,45 @@ class _Handler:
             outer(number, frame)
 
     def remove(self) -> None:
+        if self in _installed:
+            _installed.remove(self)
         while self._replaced:
             number, handler = self._replaced.popitem()
             if signal.getsignal(number) is self:  # else somebody else has replaced it since
                 signal.signal(number, handler)
+
+
+_installed: list[_Handler] = []
+
+
+class _Fork(threading.local):
+    """A fork under way in a thread: which signals it had blocked before."""
+
+    blocked: set[int | signal.Signals] | None = None
+
+
+_fork = _Fork()
+
+
+def _before_fork() -> None:
+    if _installed:
+        _fork.blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+
+
+def _after_fork() -> None:
+    blocked, _fork.blocked = _fork.blocked, None
+    if blocked is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
+def _after_fork_in_child() -> None:
+    for handler in reversed(_installed.copy()):
+        handler.remove()
+    _after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)
 
 
 @contextmanager

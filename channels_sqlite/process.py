@@ -242,6 +242,10 @@ class LayerProcess:
         """Wake those readers of what another connection has committed. Never raises: they would find it by polling."""
         for action in after_commit:
             action()
+        if not clients and not self._is_sound():
+            # Nothing to open the database for, which waits where it must be switched to WAL while somebody reads it,
+            # maybe this very thread.
+            return
         try:
             self.ready_blocking()
             self.inbox.query(lambda opened: self._locate(opened.reader.store, clients))

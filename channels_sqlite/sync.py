@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from channels.layers import channel_layers
 from django.core.exceptions import ImproperlyConfigured, SynchronousOnlyOperation
 from django.db import DEFAULT_DB_ALIAS, transaction
 
-from channels_sqlite import names
+from channels_sqlite import forks, names
 from channels_sqlite.blocking import BlockingLayer, SqliteBlocking, Stop
 from channels_sqlite.codec import Message
 from channels_sqlite.exceptions import LayerClosedError
@@ -53,6 +53,7 @@ class SyncChannelLayer:
         )
         self._stops: set[Stop] = set()
         self._lock = threading.Lock()
+        forks.register(self)
 
     # Channels
 
@@ -148,6 +149,7 @@ class SyncChannelLayer:
         finally:
             with self._lock:
                 self._stops.discard(stop)
+            self._blocking.end(stop)
 
     def new_channel(self, prefix: str = "specific") -> str:
         """Return a new channel name, `prefix.client!local`, that only this process can receive on.
@@ -156,6 +158,7 @@ class SyncChannelLayer:
         """
         _require_no_loop("new_channel")
         names.require_channel_name(prefix)
+        names.require_channel_name(f"{prefix}!")  # not every layer looks for a second one itself
         return self._blocking.new_channel(prefix)
 
     # Groups
@@ -218,6 +221,15 @@ class SyncChannelLayer:
             stop()
         self._blocking.close()
 
+    def fork_locks(self) -> Iterable[threading.Lock]:
+        """Return the lock that a thread of the parent must not hold in the child."""
+        return (self._lock,)
+
+    def after_fork_in_child(self) -> None:
+        """Forget the loops of the parent's threads."""
+        self._lock = threading.Lock()
+        self._stops = set()
+
 
 def get_sync_channel_layer(alias: str = "default") -> SyncChannelLayer:
     """Return the sync facade of the layer that CHANNEL_LAYERS configures under `alias`, whatever its BACKEND.
@@ -230,10 +242,10 @@ def get_sync_channel_layer(alias: str = "default") -> SyncChannelLayer:
     if alias not in channel_layers:
         known = ", ".join(map(repr, channel_layers.configs)) or "none"
         raise ImproperlyConfigured(f"CHANNEL_LAYERS has no alias {alias!r}; it has: {known}.")
-    layer = channel_layers[alias]
     facade = _facades.get(alias)
-    if facade is None or facade.layer is not layer:
-        with _making:
+    if facade is None or facade.layer is not channel_layers.backends.get(alias):
+        with _making:  # Channels would make two layers for two threads
+            layer = channel_layers[alias]
             facade = _facades.get(alias)
             if facade is None or facade.layer is not layer:
                 facade = _facades[alias] = SyncChannelLayer(layer)

@@ -12,6 +12,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 # Before the imports below: they need Django's apps to be ready.
 pages = get_asgi_application()
 
+from channels_sqlite.lifespan import lifespan  # noqa: E402
 from chat.routing import websocket_urlpatterns as chat_sockets  # noqa: E402
 from thumbnails.routing import websocket_urlpatterns as thumbnail_sockets  # noqa: E402
 
@@ -20,5 +21,7 @@ application = ProtocolTypeRouter(
         # Serves static files from the apps' folders; behind a web server let that one do it.
         "http": ASGIStaticFilesHandler(pages),
         "websocket": AllowedHostsOriginValidator(URLRouter([*chat_sockets, *thumbnail_sockets])),
+        # Has uvicorn close the channel layers when it ends; daphne needs no help.
+        "lifespan": lifespan,
     }
 )

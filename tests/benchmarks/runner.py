@@ -23,6 +23,7 @@ __all__ = ["run_once"]
 
 _LINE_LIMIT_BYTES = 2**28
 _CLOSING_LIMIT_S = 10.0
+_PROCESS_START_LIMIT_S = 10.0
 _KILL_LIMIT_S = 10.0
 
 
@@ -41,8 +42,8 @@ class _Answer:
 def run_once(scenario: Scenario, candidate: Candidate, repetition: int, effort: Effort, folder: Path) -> Run:
     """Return what came out; a hang or an error is an outcome, not an exception.
 
-    The time limit leaves a slow layer ten times the effort's seconds (two minutes more at most), and the time that the
-    scenario allows for its start.
+    The time limit leaves a slow layer ten times the effort's seconds (two minutes more at most), the time that the
+    scenario allows for its start, and ten seconds for each process: a busy machine needs that.
     """
     if scenario.base is not None and not candidate.keeps_unread:
         remark = "it keeps no unread messages"
@@ -55,7 +56,8 @@ def run_once(scenario: Scenario, candidate: Candidate, repetition: int, effort: 
             seconds=0.0,
         )
     effort = dataclasses.replace(effort, seconds=effort.seconds * scenario.stretch)
-    limit_s = scenario.start_limit_s + min(10 * effort.seconds, effort.seconds + 120)
+    starting_s = scenario.start_limit_s + _PROCESS_START_LIMIT_S * scenario.processes
+    limit_s = starting_s + min(10 * effort.seconds, effort.seconds + 120)
     start_s = time.perf_counter()
     outcome: Outcome = "failed"
     remark = ""

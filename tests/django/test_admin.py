@@ -174,7 +174,7 @@ def test_the_state_says_no_more_than_the_row_and_the_cursor_tell(
     message = add(**row)
     assert f" State: {expected} Sent: " in text_of(visitor, f"{MESSAGES}{message.pk}/change/")
     kind = Kind(row.get("kind", Kind.NORMAL)).label
-    assert f" {kind} {expected} 0 s " in rows_of(visitor, MESSAGES)[0]
+    assert re.search(rf" {kind} {expected} \d+ s ", rows_of(visitor, MESSAGES)[0])
 
 
 def test_a_message_is_shown_in_full_on_its_own_page(visitor: Client) -> None:
@@ -260,7 +260,7 @@ def test_text_that_another_program_put_there_is_told_in_words(visitor: Client) -
 
 def test_memberships_tell_their_process_and_their_end(visitor: Client) -> None:
     add_process("here", cursor=0)
-    add_member(client="here", channel="specific.here!a", expires_at=time.time() + 7200.5)
+    add_member(client="here", channel="specific.here!a", expires_at=time.time() + 9000)
     add_member(client="gone", channel="specific.gone!b", expires_at=time.time() - 300)
     gone, here = rows_of(visitor, MEMBERSHIPS)
     assert re.fullmatch(r"specific.here!a room process-specific channel pid 4711 in 2 h asgi", here)

@@ -4,6 +4,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
+from channels.layers import channel_layers
 from django.test import override_settings
 
 from channels_sqlite import SyncChannelLayer, get_sync_channel_layer
@@ -72,7 +73,8 @@ def configure(no_leaks: None, backend: str, redis_port: int | None, database: Ch
 
     with ExitStack() as overrides:
         yield configure_one
-        for facade in made:
+        # Some were made anew when CHANNEL_LAYERS got another alias.
+        for facade in [*made, *map(SyncChannelLayer, channel_layers.backends.values())]:
             facade.close()
 
 

@@ -3,16 +3,21 @@
 import asyncio
 import time
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import suppress
 from datetime import date
 from types import MappingProxyType
 from typing import Any
 
 import pytest
 from channels.exceptions import ChannelFull, MessageTooLarge
+from channels.layers import InMemoryChannelLayer
+from django.test import override_settings
 
-from channels_sqlite import SyncChannelLayer
+from channels_sqlite import SyncChannelLayer, get_sync_channel_layer
 from tests.facade.backends import IN_MEMORY, OURS, REDIS, Configure, only_ours
 from tests.facade.differences import Difference, differs
+from tests.facade.steps import assert_nothing_comes, collect
 from tests.facade.threads import DEADLINE_S, Threads, own_layer, until_waiting
 
 EVERY_TYPE: dict[str, Any] = {
@@ -25,15 +30,6 @@ EVERY_TYPE: dict[str, Any] = {
     "bytes": b"\x00\xff",
     "nested": {"list": [[], {}], "": "empty key"},
 }
-
-
-def collect(facade: SyncChannelLayer, channel: str, count: int) -> list[dict[str, Any]]:
-    return [facade.receive(channel, timeout=DEADLINE_S) for _ in range(count)]
-
-
-def assert_nothing_comes(facade: SyncChannelLayer, channel: str) -> None:
-    with pytest.raises(TimeoutError):
-        pytest.fail(f"received {facade.receive(channel, timeout=0)}")
 
 
 @pytest.fixture
@@ -341,6 +337,40 @@ def test_listen_takes_turns_among_its_channels(facade: SyncChannelLayer) -> None
     facade.send("quiet", {"quiet": 0})
     messages = facade.listen("busy", "quiet")
     assert {"quiet": 0} in [next(messages) for _ in range(3)]
+
+
+class Hasty(InMemoryChannelLayer):
+    """As channels_redis: a receive() that is cancelled may have taken a message, which is lost."""
+
+    async def receive(self, channel: str) -> dict[str, Any]:
+        message = await super().receive(channel)
+        await asyncio.sleep(0.05 if channel == "slow" else 0.001)
+        return message
+
+
+def test_listen_cancels_no_receive_of_another_layer() -> None:
+    with override_settings(CHANNEL_LAYERS={"default": {"BACKEND": f"{__name__}.Hasty"}}):
+        facade = get_sync_channel_layer()
+        for number in range(10):
+            facade.send(["fast", "slow"][number % 2], {"n": number})
+        messages = facade.listen("fast", "slow")
+        received = [next(messages)["n"] for _ in range(7)]
+        messages.close()  # type: ignore[attr-defined]
+        received += [message["n"] for channel in ("fast", "slow") for message in until_empty(facade, channel)]
+        assert sorted(received) == list(range(10))
+
+
+def until_empty(facade: SyncChannelLayer, channel: str) -> Iterator[dict[str, Any]]:
+    with suppress(TimeoutError):
+        while True:
+            yield facade.receive(channel, timeout=0)
+
+
+def test_listen_loses_nothing_of_busy_channels(facade: SyncChannelLayer) -> None:
+    for number in range(60):
+        facade.send(["one", "two", "three"][number % 3], {"n": number})
+    messages = facade.listen("one", "two", "three")
+    assert sorted(next(messages)["n"] for _ in range(60)) == list(range(60))
 
 
 def test_listen_waits_for_what_another_thread_sends(facade: SyncChannelLayer, threads: Threads) -> None:

@@ -497,6 +497,23 @@ def test_the_first_use_may_be_in_a_transaction_on_a_database_that_is_not_in_wal_
         assert query(own, "PRAGMA journal_mode") == [("wal",)]
 
 
+def test_a_commit_does_not_wait_for_wal_mode_while_the_same_thread_reads(default: None, tmp_path: Path) -> None:
+    """As in a loop over `iterator()`: SQLite cannot switch a file that is being read."""
+    options = {"timeout": 10 * DEADLINE_S}
+    with channel_database(tmp_path, alias="default", options=options) as own, facade_over(own) as layer:
+        query_and_commit(own, "PRAGMA journal_mode=DELETE")
+        query_and_commit(own, "CREATE TABLE note (text TEXT)")
+        for number in range(3):
+            query_and_commit(own, f"INSERT INTO note VALUES ('{number}')")
+        with connections["default"].cursor() as cursor:
+            cursor.execute("SELECT text FROM note")
+            while row := cursor.fetchone():
+                with transaction.atomic():
+                    layer.send("jobs", message(int(row[0])))
+        assert numbers(layer, "jobs") == [0, 1, 2]
+        assert query(own, "PRAGMA journal_mode") == [("wal",)]
+
+
 @without_options
 def test_a_deferred_transaction_that_read_before_others_wrote_is_told_clearly(own: ChannelDatabase) -> None:
     """SQLite refuses it whatever the time-out: what the transaction has read is out of date."""

@@ -68,7 +68,7 @@ def test_a_signal_ends_a_worker_after_the_message_in_hand_and_the_next_one_gets_
 
 
 @pytest.mark.processes
-def test_a_second_signal_and_an_error_interrupt_the_job_and_put_the_handlers_back(
+def test_what_interrupts_a_job_has_its_usual_effect_and_the_handlers_are_put_back(
     database: ChannelDatabase, layer: SyncChannelLayer, start_process: ProcessFactory
 ) -> None:
     worker = start_process(run_worker_often, database=database, channels=["jobs"])
@@ -84,10 +84,12 @@ def test_a_second_signal_and_an_error_interrupt_the_job_and_put_the_handlers_bac
     assert worker.hear(DEADLINE_S) == "signalled"
     signal_to(worker, signal.SIGINT)
     assert worker.hear(DEADLINE_S) == ["KeyboardInterrupt", True]
-    # It can be used again.
-    layer.send("jobs", job(3))
+    # It can be used again, and a child that a job forks is not its parent's loop.
+    layer.send("jobs", job(3, "fork"))
     worker.say("begin")
-    assert [worker.hear(DEADLINE_S), worker.hear()] == [["began", 3], ["done", 3]]
+    assert worker.hear(DEADLINE_S) == ["began", 3]
+    assert worker.hear(2 * DEADLINE_S) == ["child ended with", -signal.SIGTERM]
+    assert worker.hear(DEADLINE_S) == ["done", 3]
     signal_to(worker, signal.SIGINT)
     assert worker.hear(DEADLINE_S) == ["ended", True]
     # SIGTERM twice kills the process, as it does any other.

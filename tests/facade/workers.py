@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import signal
 import time
 from typing import Any
@@ -42,9 +43,24 @@ class Worker(BaseCommand):
                 self._parent.say("signalled")
             if message.get("wait"):
                 self._parent.hear()
+            if message.get("fork"):
+                self._parent.say(["child ended with", exit_code_of_a_terminated_child()])
             if message.get("fail"):
                 raise ValueError("what a job may raise")
             self._parent.say(["done", message["number"]])
+
+
+def exit_code_of_a_terminated_child() -> int | None:
+    """What a job gets that forks and ends the child, as `multiprocessing.Pool` does; None when it does not end."""
+    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
+    child.start()
+    child.terminate()
+    child.join(DEADLINE_S)
+    code = child.exitcode
+    if code is None:
+        child.kill()
+        child.join()
+    return code
 
 
 def run_worker(parent: Parent, *, channels: list[str]) -> None:

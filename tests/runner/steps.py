@@ -85,8 +85,11 @@ def call(
     `show`: its output goes to the terminal as it comes, and is not returned.
     `deadline_s`: seconds after which it is killed and counts as failed.
     """
-    # Nothing of the calling environment's Python may leak into the environments made here.
-    environment = {key: value for key, value in os.environ.items() if key not in {"PYTHONHOME", "VIRTUAL_ENV"}}
+    # Nothing of the calling environment's Python may leak into the environments made here. The hundreds of processes
+    # that tests start share compiled code, which is kept out of the source tree.
+    foreign = {"PYTHONHOME", "VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE"}
+    environment = {key: value for key, value in os.environ.items() if key not in foreign}
+    environment["PYTHONPYCACHEPREFIX"] = str(CACHE / "pycache")
     environment.update(variables or {})
     try:
         finished = subprocess.run(

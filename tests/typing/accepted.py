@@ -1,12 +1,13 @@
 """User code that mypy and pyright accept, with the types that they must see. Never run."""
 
+from collections.abc import AsyncIterator, Iterator
 from typing import Any, Literal, TypedDict
 
 from channels.generic.websocket import AsyncJsonWebsocketConsumer
 from channels.layers import BaseChannelLayer
-from typing_extensions import assert_type
+from typing_extensions import NotRequired, assert_type
 
-from channels_sqlite import get_channel_layer
+from channels_sqlite import Channel, Group, SyncChannelLayer, get_channel_layer, get_sync_channel_layer
 from channels_sqlite.exceptions import ChannelDatabaseError
 from channels_sqlite.layers import SqliteChannelLayer
 
@@ -66,3 +67,85 @@ class Chat(AsyncJsonWebsocketConsumer):
 
     async def chat_message(self, event: ChatMessage) -> None:
         await self.send_json({"text": event["text"]})
+
+
+class Resize(TypedDict):
+    id: int
+    width: NotRequired[int]
+
+
+room: Group[ChatMessage] = Group("room")
+jobs: Channel[Resize] = Channel("jobs", layer="other")
+anything: Channel[dict[str, object]] = Channel("anything")
+
+
+def sync_calls() -> None:
+    layer = get_sync_channel_layer()
+    assert_type(layer, SyncChannelLayer)
+    assert_type(get_sync_channel_layer("other"), SyncChannelLayer)
+    assert_type(get_sync_channel_layer(alias="other"), SyncChannelLayer)
+    assert_type(layer.layer, BaseChannelLayer)
+
+    message: ChatMessage = {"type": "chat.message", "text": "hi"}
+    layer.send("channel", message)
+    layer.send("channel", {"type": "job", "numbers": [1, 2.5, None, True], "raw": b"\x00"})
+    layer.send_on_commit("channel", message)
+    layer.send_on_commit("channel", message, using="other")
+    layer.group_send("group", message)
+    layer.group_send_on_commit("group", message, using="other")
+    layer.group_add("group", "channel")
+    layer.group_discard("group", "channel")
+
+    assert_type(layer.receive("channel"), dict[str, Any])
+    assert_type(layer.receive("channel", 5), dict[str, Any])
+    assert_type(layer.receive("channel", timeout=0.5), dict[str, Any])
+    assert_type(layer.receive("channel", timeout=None), dict[str, Any])
+    assert_type(layer.listen("channel", "another"), Iterator[dict[str, Any]])
+    assert_type(layer.new_channel(), str)
+    assert_type(layer.new_channel(prefix="mine"), str)
+    assert_type(layer.group_channels("group"), list[str])
+    assert_type(layer.group_count("group"), int)
+    layer.flush()
+    layer.close()
+
+
+def handles() -> None:
+    room.send({"type": "chat.message", "text": "hi"})
+    room.send_on_commit({"type": "chat.message", "text": "hi"})
+    room.send_on_commit({"type": "chat.message", "text": "hi"}, using="other")
+    room.add("channel")
+    room.discard("channel")
+    assert_type(room.channels(), list[str])
+    assert_type(room.count(), int)
+    assert_type(room.name, str)
+    assert_type(room.layer, str)
+
+    jobs.send({"id": 7})
+    jobs.send({"id": 7, "width": 100})
+    jobs.send_on_commit({"id": 7}, using="other")
+    assert_type(jobs.receive(), Resize)
+    assert_type(jobs.receive(5), Resize)
+    assert_type(jobs.receive(timeout=5.0)["id"], int)
+    assert_type(jobs.listen(), Iterator[Resize])
+    for job in jobs.listen():
+        assert_type(job, Resize)
+
+    anything.send({"any": ["value"]})
+    assert_type(anything.receive()["any"], object)
+    assert_type(Channel[Resize]("jobs"), Channel[Resize])
+    assert_type(Group[ChatMessage]("room", layer="other"), Group[ChatMessage])
+
+
+async def async_handles() -> None:
+    await room.asend({"type": "chat.message", "text": "hi"})
+    await room.aadd("channel")
+    await room.adiscard("channel")
+    assert_type(await room.achannels(), list[str])
+    assert_type(await room.acount(), int)
+
+    await jobs.asend({"id": 7})
+    assert_type(await jobs.areceive(), Resize)
+    assert_type(await jobs.areceive(timeout=5), Resize)
+    assert_type(jobs.alisten(), AsyncIterator[Resize])
+    async for job in jobs.alisten():
+        assert_type(job["id"], int)

@@ -1,11 +1,12 @@
 """User code that mypy and pyright refuse. Never run.
 
-`test_typing.py` compares what they say with the comments: mypy's codes, a bar, and Pyright's rules.
+`test_typing.py` compares what they say with the comments: mypy's codes, a bar, and Pyright's rules
+(none where Pyright makes do with what it can infer).
 """
 
 from typing import Literal, TypedDict
 
-from channels_sqlite import get_channel_layer
+from channels_sqlite import Channel, Group, get_channel_layer, get_sync_channel_layer
 from channels_sqlite.layers import SqliteChannelLayer
 
 
@@ -55,3 +56,83 @@ async def wrong_results(layer: SqliteChannelLayer) -> None:
     text: str = await layer.receive("channel")  # expect: assignment | reportAssignmentType
     names: list[int] = await layer.group_channels("group")  # expect: assignment | reportAssignmentType
     layer.sendd("channel", {"text": text, "names": names})  # expect: attr-defined | reportAttributeAccessIssue
+
+
+room: Group[ChatMessage] = Group("room")
+jobs: Channel[Job] = Channel("jobs")
+
+
+async def forgotten_awaits_of_handles(message: ChatMessage) -> object:
+    room.asend(message)  # expect: unused-coroutine | reportUnusedCoroutine
+    room.aadd("channel")  # expect: unused-coroutine | reportUnusedCoroutine
+    room.adiscard("channel")  # expect: unused-coroutine | reportUnusedCoroutine
+    jobs.asend({"id": 7})  # expect: unused-coroutine | reportUnusedCoroutine
+    jobs.areceive()["id"]  # expect: index | reportIndexIssue
+    members: list[str] = room.achannels()  # expect: assignment | reportAssignmentType
+    number: int = room.acount()  # expect: assignment | reportAssignmentType
+    for job in jobs.alisten():  # expect: attr-defined | reportGeneralTypeIssues
+        return [job, members, number]
+    return None
+
+
+async def awaits_of_sync_handles(message: ChatMessage) -> None:
+    await room.send(message)  # expect: misc func-returns-value | reportGeneralTypeIssues
+    await jobs.receive()  # expect: misc | reportGeneralTypeIssues
+
+
+def wrong_messages_to_handles(job: Job, message: ChatMessage) -> None:
+    room.send({"type": "chat.message", "txet": ""})  # expect: typeddict-item typeddict-unknown-key | reportArgumentType
+    room.send({"type": "chat.message", "text": 1})  # expect: typeddict-item | reportArgumentType
+    room.send({"type": "chat.message"})  # expect: typeddict-item | reportArgumentType
+    room.send({"type": "chat.massage", "text": "hi"})  # expect: typeddict-item | reportArgumentType
+    room.send({"type": "chat.message", "text": "hi", "more": 1})  # expect: typeddict-unknown-key | reportArgumentType
+    room.send(job)  # expect: arg-type | reportArgumentType
+    room.send("hi")  # expect: arg-type | reportArgumentType
+    room.send_on_commit({"type": "chat.message"})  # expect: typeddict-item | reportArgumentType
+    jobs.send(message)  # expect: arg-type | reportArgumentType
+    jobs.send({"id": "7"})  # expect: typeddict-item | reportArgumentType
+    jobs.send({})  # expect: typeddict-item | reportArgumentType
+    jobs.send_on_commit({"di": 7})  # expect: typeddict-item typeddict-unknown-key | reportArgumentType
+    jobs.send_on_commit(job, "other")  # expect: call-arg | reportCallIssue
+
+
+async def wrong_messages_to_async_handles(job: Job) -> None:
+    await jobs.asend({"di": 7})  # expect: typeddict-item typeddict-unknown-key | reportArgumentType
+    await room.asend(job)  # expect: arg-type | reportArgumentType
+    await jobs.asend({"id": None})  # expect: typeddict-item | reportArgumentType
+
+
+def wrong_results_of_handles() -> object:
+    message: ChatMessage = jobs.receive()  # expect: assignment | reportAssignmentType
+    jobs.receive()["di"]  # expect: typeddict-item | reportGeneralTypeIssues
+    text: str = jobs.receive(timeout=1)["id"]  # expect: assignment | reportAssignmentType
+    jobs.receive(timeout="5")  # expect: arg-type | reportArgumentType
+    for job in jobs.listen():
+        wrong: ChatMessage = job  # expect: assignment | reportAssignmentType
+        return [message, text, wrong]
+    return None
+
+
+def wrong_handles() -> object:
+    untyped = Group("room")  # expect: var-annotated |
+    numbers: Channel[int] = Channel("numbers")  # expect: type-var | reportInvalidTypeArguments
+    swapped: Group[ChatMessage] = Channel("room")  # expect: assignment | reportAssignmentType
+    by_number: Channel[Job] = Channel(7)  # expect: arg-type | reportArgumentType
+    room.name = "other"  # expect: misc | reportAttributeAccessIssue
+    room.receive()  # expect: attr-defined | reportAttributeAccessIssue
+    jobs.add("channel")  # expect: attr-defined | reportAttributeAccessIssue
+    room.add(7)  # expect: arg-type | reportArgumentType
+    return [untyped, numbers, swapped, by_number]
+
+
+def wrong_calls_of_the_facade(message: ChatMessage) -> int:
+    layer = get_sync_channel_layer()
+    layer.send("channel", "text")  # expect: arg-type | reportArgumentType
+    layer.group_send("group", {1: "text"})  # expect: dict-item | reportArgumentType
+    layer.send(b"channel", message)  # expect: arg-type | reportArgumentType
+    layer.receive("channel", timeout="5")  # expect: arg-type | reportArgumentType
+    layer.listen(["one", "two"])  # expect: arg-type | reportArgumentType
+    layer.send_on_commit("channel", message, "default")  # expect: call-arg | reportCallIssue
+    number: int = layer.receive("channel")  # expect: assignment | reportAssignmentType
+    get_sync_channel_layer(None)  # expect: arg-type | reportArgumentType
+    return number
