@@ -10,7 +10,9 @@ import os
 import re
 import sqlite3
 import time
+import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -20,6 +22,7 @@ from django.db.backends.sqlite3.base import DatabaseWrapper
 from django.db.backends.sqlite3.creation import DatabaseCreation
 from django.utils.connection import ConnectionDoesNotExist
 
+from channels_sqlite import isolation
 from channels_sqlite.exceptions import ChannelDatabaseError, UnusableAliasError, explain, is_busy
 from channels_sqlite.store import Store
 
@@ -54,9 +57,14 @@ class Database:
         self.alias = alias
 
     @property
+    def configured(self) -> object:
+        """NAME as it stands now, which test runners change, or the database of the test in hand; see `isolation`."""
+        return isolation.database_of(self.alias) or self.settings["NAME"]
+
+    @property
     def name(self) -> str:
-        """NAME as it stands now; test runners change it."""
-        return str(self.settings["NAME"])
+        """The same as text."""
+        return str(self.configured)
 
     @property
     def path(self) -> str:
@@ -77,12 +85,23 @@ class Database:
         wrapper = self.require_engine()
         self.require_file()
         name = self.name
+        if isolation.is_active():
+            isolation.provide(name)
+        elif isolation.in_test_run() and not self.is_of_tests():
+            warnings.warn(
+                f"the channel layer uses the real database {name!r} (DATABASES[{self.alias!r}]) in a test run; give "
+                f"each test one of its own with {isolation.REMEDY}, or name {self.alias!r} in the `databases` of the "
+                f"test case",
+                RuntimeWarning,
+                stacklevel=2,
+            )
         if not name.startswith("file:") and not os.path.exists(name):  # SQLite would make an empty one
             raise ChannelDatabaseError(
                 f"the channel layer's database {name!r} (DATABASES[{self.alias!r}]) does not exist; run "
                 f'"python manage.py migrate --database={self.alias}"'
             )
         params = wrapper.get_connection_params()
+        params["database"] = name
         params["detect_types"] = 0  # the layer's columns need no converters
         deadline = time.monotonic() + float(params.get("timeout", DJANGO_TIMEOUT_S))
         while True:
@@ -138,6 +157,18 @@ class Database:
                 "threads and processes cannot share that, so give it the path of a file",
             )
 
+    def is_of_tests(self) -> bool:
+        """Whether the alias points at a test database, as Django's test runners and their parallel workers make it."""
+        test = self.settings["TEST"]
+        if test["MIRROR"]:
+            return Database(test["MIRROR"]).is_of_tests()
+        if not self.path:
+            return True
+        if not test["NAME"]:
+            return False
+        name, made = Path(str(self.settings["NAME"])), Path(str(test["NAME"]))
+        return name == made or (name.parent == made.parent and name.name.startswith(f"{made.stem}_"))
+
     def _tune(self, connection: sqlite3.Connection) -> None:
         connection.isolation_level = None  # autocommit; transactions are opened by hand
         chosen = str(self.settings["OPTIONS"].get("init_command", ""))
@@ -184,8 +215,8 @@ class Connections:
     def __init__(self, alias: str, prefix: str) -> None:
         """Open them; errors as `Database.connect`, and ChannelDatabaseError where tables are missing."""
         self._database = Database(alias)
-        self._configured = self._database.settings["NAME"]
-        self._name = self._database.name
+        self._configured = self._database.configured
+        self._name = str(self._configured)
         self._opened: list[sqlite3.Connection] = []
         try:
             self.patient = self._open(prefix)
@@ -212,7 +243,7 @@ class Connections:
 
     def renamed(self) -> bool:
         """Whether the alias now points elsewhere, as when a test run begins or ends."""
-        configured = self._database.settings["NAME"]
+        configured = self._database.configured
         return configured is not self._configured and str(configured) != self._name
 
     def replaced(self) -> bool:

@@ -7,6 +7,8 @@ import sqlite3
 from django.core.exceptions import ImproperlyConfigured
 from django.db.utils import OperationalError
 
+from channels_sqlite.isolation import REMEDY, in_test_run
+
 __all__ = ["ChannelDatabaseError", "LayerClosedError", "UnusableAliasError"]
 
 
@@ -77,7 +79,7 @@ def remedy_for(error: sqlite3.Error, alias: str) -> str:
     if text.startswith(("no such table", "no such column")) or "has no column named" in text:
         return f'its tables are missing or old; run "python manage.py migrate --database={alias}"'
     if code in (_BUSY, _LOCKED):
-        return "it stays locked by another connection; " + WHO_HOLDS_THE_LOCK
+        return "it stays locked by another connection; " + who_holds_the_lock()
     if code == _READONLY:
         return (
             "this process may not write it; give its user write permission on the file, its -wal and -shm files and "
@@ -100,7 +102,15 @@ def remedy_for(error: sqlite3.Error, alias: str) -> str:
     return "see the SQLite error"
 
 
-WHO_HOLDS_THE_LOCK = (
-    "a long transaction (an open atomic() block, a shell, a backup tool) may hold the write lock; end it, or raise "
-    'OPTIONS["timeout"]'
-)
+def who_holds_the_lock() -> str:
+    """Return what may hold the write lock, and what to do then."""
+    text = (
+        "a long transaction (an open atomic() block, a shell, a backup tool) may hold the write lock; end it, or raise "
+        'OPTIONS["timeout"]'
+    )
+    if in_test_run():
+        text += (
+            f". In tests, a TestCase keeps a transaction open on every alias in its `databases`: give the layer a "
+            f"database of its own with {REMEDY}, or use a TransactionTestCase"
+        )
+    return text

@@ -15,6 +15,7 @@ from typing import TypeVar
 from django.db import connections
 from django.db.backends.sqlite3.base import DatabaseWrapper
 
+from channels_sqlite import isolation
 from channels_sqlite.exceptions import ChannelDatabaseError, explain, is_busy
 from channels_sqlite.outbox import Transaction
 from channels_sqlite.process import LayerProcess
@@ -29,6 +30,8 @@ SAVEPOINT = "channels_sqlite_join"
 
 def open_transaction(alias: str) -> DatabaseWrapper | None:
     """Return this thread's connection that has a transaction open on the database of `alias`, or None."""
+    if isolation.is_active():  # no connection of Django's is on a database of one test's layers
+        return None
     name = ""
     for connection in connections.all(initialized_only=True):
         if not isinstance(connection, DatabaseWrapper) or connection.connection is None:

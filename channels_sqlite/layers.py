@@ -44,6 +44,7 @@ class SqliteChannelLayer(BaseChannelLayer):
         self._making = threading.Lock()
         self._finalizer: weakref.finalize[..., SqliteChannelLayer] | None = None
         forks.register(self)
+        _layers.add(self)
 
     # Channels
 
@@ -225,7 +226,15 @@ class SqliteChannelLayer(BaseChannelLayer):
             process.abandon()
 
 
+_layers: weakref.WeakSet[SqliteChannelLayer] = weakref.WeakSet()
 _processes: weakref.WeakSet[LayerProcess] = weakref.WeakSet()
+
+
+def close_layers() -> None:
+    """Close every layer of this process, those included that nobody has any more. The next call opens one again."""
+    for layer in list(_layers):
+        layer.close_blocking()
+    _close_all()
 
 
 @atexit.register

@@ -23,7 +23,7 @@ from typing import Generic, TypeVar, cast
 
 from channels_sqlite.background import BackgroundThread
 from channels_sqlite.connections import Connections, OpenConnection
-from channels_sqlite.exceptions import WHO_HOLDS_THE_LOCK, ChannelDatabaseError, LayerClosedError, is_busy, is_harmless
+from channels_sqlite.exceptions import ChannelDatabaseError, LayerClosedError, is_busy, is_harmless, who_holds_the_lock
 from channels_sqlite.loops import call_in
 from channels_sqlite.reports import Reports
 from channels_sqlite.store import Store
@@ -348,7 +348,7 @@ class Outbox:
                     late,
                     ChannelDatabaseError(
                         f"the channel layer's database {connections.describe()} stayed locked for "
-                        f"{connections.busy_timeout_s:.1f} s, so nothing was written; {WHO_HOLDS_THE_LOCK}"
+                        f"{connections.busy_timeout_s:.1f} s, so nothing was written; {who_holds_the_lock()}"
                     ),
                 )
             left = [write for write in left if write not in late and not write.withdrawn]

@@ -185,7 +185,7 @@ class LayerProcess:
         since = self._last_sound_at
         before = self._identity
         if self._connections is not None:
-            if not self._broken:
+            if not self._broken and not self._connections.renamed():
                 logger.warning("the database was replaced or removed while in use; opening it anew")
             self._close_connections()
         connections = Connections(self._options.database, self._options.prefix)

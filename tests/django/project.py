@@ -119,7 +119,8 @@ class Project:
 
     def environment(self) -> dict[str, str]:
         """The environment without what these tests themselves set."""
-        inherited = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
+        set_here = ("DJANGO_SETTINGS_MODULE", "CHANNELS_SQLITE_TEST_ROOM")
+        inherited = {name: value for name, value in os.environ.items() if name not in set_here}
         return {**inherited, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
 
     def shell(self, script: str) -> str:

@@ -105,11 +105,11 @@ def _blocks(section: str) -> list[str]:
     return re.findall(r"^```python\n(.+?)^```$", text[1], re.MULTILINE | re.DOTALL)
 
 
-def _files() -> dict[str, str]:
+def files_in(*sections: str) -> dict[str, str]:
     """The code that names its file in its first line."""
     found = {}
-    for block in (block for section in SECTIONS for block in _blocks(section)):
-        name = re.match(r"# (photos/\S+\.py)\n", block)
+    for block in (block for section in sections for block in _blocks(section)):
+        name = re.match(r"# (\S+\.py)\n", block)
         if name is not None:
             assert name[1] not in found
             found[name[1]] = block
@@ -119,8 +119,8 @@ def _files() -> dict[str, str]:
 def test_all_code_of_these_sections_is_run() -> None:
     settings = _blocks("When one machine is not enough")
     assert len(settings) == 1
-    assert len(_files()) == sum(len(_blocks(section)) for section in SECTIONS) - len(settings)
-    assert set(_files()) == {
+    assert len(files_in(*SECTIONS)) == sum(len(_blocks(section)) for section in SECTIONS) - len(settings)
+    assert set(files_in(*SECTIONS)) == {
         "photos/async_views.py",
         "photos/management/commands/make_thumbnails.py",
         "photos/messages.py",
@@ -130,11 +130,15 @@ def test_all_code_of_these_sections_is_run() -> None:
     }
 
 
+def test_all_code_about_testing_is_run() -> None:  # by tests/django/test_testing_runs.py
+    assert len(files_in("Testing")) == len(_blocks("Testing")) == 3
+
+
 @pytest.mark.processes
 def test_a_view_a_signal_handler_a_worker_an_async_view_and_a_task_run(no_leaks: None, tmp_path: Path) -> None:
     project = start_project(tmp_path)
     project.settings("INSTALLED_APPS += ['photos']\n")
-    for name, text in {**SURROUNDINGS, **_files()}.items():
+    for name, text in {**SURROUNDINGS, **files_in(*SECTIONS)}.items():
         project.write(name, text)
     project.migrated()
     with_tasks = django.VERSION >= (6, 0)

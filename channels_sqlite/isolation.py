@@ -1,0 +1,142 @@
+"""Where the layers of a test find their databases; see `testing`. Outside of tests nothing of this does anything.
+
+A test process that isolates its layers has a room: a temporary folder with a template, one folder of databases for each
+test, and a file that names the folder of the test in hand. What Django knows of the aliases stays as it is. Processes
+that a test starts, a live server above all, read that file as well, so that they move on with each test: a forked one
+inherits `_pointer`, others have the environment variable VARIABLE or were handed it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import quote
+
+__all__ = ["Room", "database_of", "in_test_run", "is_active", "provide", "run_following"]
+
+VARIABLE = "CHANNELS_SQLITE_TEST_ROOM"  # path of the file that names the folder of the test in hand
+POINTER = "now"
+TEMPLATE = "template.sqlite3"
+
+REMEDY = "the fixture isolated_channel_layers or the mixin IsolatedChannelLayersMixin of channels_sqlite.testing"
+
+T = TypeVar("T")
+
+_pointer = os.environ.get(VARIABLE, "")
+_owner = 0  # pid of the process that runs the tests
+_running = False  # there, whether the test in hand is an isolated one
+
+
+def is_active() -> bool:
+    """Whether the layers of this process use databases of a test."""
+    return _folder() is not None
+
+
+def database_of(alias: str) -> str | None:
+    """Return the path of the database that layers over DATABASES[`alias`] have in this test; None: the alias's own."""
+    folder = _folder()
+    return None if folder is None else str(Path(folder) / f"{quote(alias, safe='')}.sqlite3")
+
+
+def _folder() -> str | None:
+    if not _pointer or (_owner == os.getpid() and not _running):
+        return None
+    try:
+        # Not kept: whoever runs the tests writes it anew for each.
+        return Path(_pointer).read_text(encoding="utf-8")
+    except OSError:  # inherited from a process that isolates nothing, or not yet
+        return None
+
+
+def provide(path: str) -> None:
+    """Make the database that `database_of` named, with all tables, unless it is there already."""
+    file = Path(path)
+    if file.exists():
+        return
+    handle, draft = tempfile.mkstemp(dir=file.parent)
+    os.close(handle)
+    try:
+        shutil.copyfile(file.parent.parent / TEMPLATE, draft)
+        os.link(draft, path)  # at once and whole: another process may be about to do the same
+    except FileExistsError:
+        pass
+    finally:
+        Path(draft).unlink()
+
+
+def run_following(pointer: str, function: Callable[[], T]) -> T:
+    """In a process that a test started: use the databases of the tests from now on, and return what `function` does."""
+    global _pointer  # noqa: PLW0603  # this module's state is the process's
+    _pointer = pointer
+    return function()
+
+
+class Room:
+    """The place of one test process, until `close`."""
+
+    def __init__(self, template: Callable[[], bytes]) -> None:
+        """`template` returns a database file with all tables; it is called before the first test."""
+        self.pid = os.getpid()
+        self.folder = Path(tempfile.mkdtemp(prefix="channels-test-"))
+        self._template = template
+        self.running = False
+        self._tests = 0
+        self._variable_before = os.environ.get(VARIABLE)
+        self._state_before = _pointer, _owner, _running
+        os.environ[VARIABLE] = self.pointer
+        self.switch(running=False)
+
+    @property
+    def pointer(self) -> str:
+        """The path of the file that names the folder of the test in hand."""
+        return str(self.folder / POINTER)
+
+    def enter(self) -> Path:
+        """Begin a test; return the folder that its databases get."""
+        if not self._tests:
+            (self.folder / TEMPLATE).write_bytes(self._template())
+        self._tests += 1
+        folder = self.folder / str(self._tests)
+        folder.mkdir()
+        draft = self.folder / "next"
+        draft.write_text(str(folder), encoding="utf-8")
+        draft.replace(self.pointer)
+        return folder
+
+    def leave(self, folder: Path) -> None:
+        """End a test: remove its databases."""
+        Path(self.pointer).unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def switch(self, *, running: bool) -> None:
+        """Have this process use the databases of the test in hand, or not; others that follow always do."""
+        self.running = running
+        _set(self.pointer, self.pid, running)
+
+    def close(self) -> None:
+        """Remove everything."""
+        if self.pid != os.getpid():
+            return
+        if self._variable_before is None:
+            os.environ.pop(VARIABLE, None)
+        else:
+            os.environ[VARIABLE] = self._variable_before
+        _set(*self._state_before)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _set(pointer: str, owner: int, running: bool) -> None:
+    global _pointer, _owner, _running  # this module's state is the process's
+    _pointer, _owner, _running = pointer, owner, running
+
+
+def in_test_run() -> bool:
+    """Whether Django's test environment is set up in this process, by `manage.py test` or pytest-django."""
+    # Imported by every test runner and, being large, by nobody else.
+    utils = sys.modules.get("django.test.utils")
+    return hasattr(getattr(utils, "_TestState", None), "saved_data")
