@@ -144,7 +144,7 @@ def room() -> Iterator[Room]:
         here.close()
 
 
-@functools.cache
+@functools.lru_cache(1)
 def template() -> bytes:
     """A database file with all tables, made once in a process."""
     # In a thread of its own: Django refuses where an event loop runs, and keeps connections by thread.
