@@ -54,15 +54,12 @@ def get_channel_layer(alias: str = "default") -> SqliteChannelLayer:
     Raises:
         ImproperlyConfigured: CHANNEL_LAYERS has no such alias, it names another backend, or its CONFIG has faults.
     """
-    from channels.layers import channel_layers
     from django.core.exceptions import ImproperlyConfigured
 
     from channels_sqlite.layers import SqliteChannelLayer
+    from channels_sqlite.lookup import layer_of
 
-    if alias not in channel_layers:
-        known = ", ".join(map(repr, channel_layers.configs)) or "none"
-        raise ImproperlyConfigured(f"CHANNEL_LAYERS has no alias {alias!r}; it has: {known}.")
-    layer = channel_layers[alias]
+    layer = layer_of(alias)
     if not isinstance(layer, SqliteChannelLayer):
         raise ImproperlyConfigured(
             f"CHANNEL_LAYERS[{alias!r}] is a {type(layer).__module__}.{type(layer).__qualname__}; set its BACKEND to "

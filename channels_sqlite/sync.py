@@ -15,8 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from channels.exceptions import ChannelFull
-from channels.layers import channel_layers
-from django.core.exceptions import ImproperlyConfigured, SynchronousOnlyOperation
+from django.core.exceptions import SynchronousOnlyOperation
 from django.db import DEFAULT_DB_ALIAS, transaction
 
 from channels_sqlite import forks, names
@@ -26,6 +25,7 @@ from channels_sqlite.exceptions import LayerClosedError
 from channels_sqlite.foreign import ForeignBlocking
 from channels_sqlite.interrupts import ended_by_signals
 from channels_sqlite.layers import SqliteChannelLayer
+from channels_sqlite.lookup import layer_of
 from channels_sqlite.loops import running_loop
 
 if TYPE_CHECKING:
@@ -239,21 +239,16 @@ def get_sync_channel_layer(alias: str = "default") -> SyncChannelLayer:
     Raises:
         ImproperlyConfigured: CHANNEL_LAYERS has no such alias, or its CONFIG has faults.
     """
-    if alias not in channel_layers:
-        known = ", ".join(map(repr, channel_layers.configs)) or "none"
-        raise ImproperlyConfigured(f"CHANNEL_LAYERS has no alias {alias!r}; it has: {known}.")
-    facade = _facades.get(alias)
-    if facade is None or facade.layer is not channel_layers.backends.get(alias):
-        with _making:  # Channels would make two layers for two threads
-            layer = channel_layers[alias]
-            facade = _facades.get(alias)
-            if facade is None or facade.layer is not layer:
-                facade = _facades[alias] = SyncChannelLayer(layer)
+    layer = layer_of(alias)
+    while (facade := _facades.get(alias)) is None or facade.layer is not layer:
+        if facade is None:
+            _facades.setdefault(alias, SyncChannelLayer(layer))  # in two threads at once, the first one's
+        else:
+            _facades.pop(alias, None)
     return facade
 
 
 _facades: dict[str, SyncChannelLayer] = {}
-_making = threading.Lock()
 
 
 def _require_no_loop(method: str) -> None:

@@ -4,7 +4,9 @@ import signal
 import threading
 from typing import Any
 
-from channels_sqlite import get_sync_channel_layer
+from channels.layers import channel_layers
+
+from channels_sqlite import get_sync_channel_layer, lookup
 from tests.facade.threads import DEADLINE_S, until_waiting
 from tests.processes.forking import fork, wait_for
 from tests.support.child import Parent
@@ -93,10 +95,11 @@ def fork_after_use(parent: Parent) -> None:
         parent.say([next(facade.listen("jobs")), facade.group_count("room")])
         facade.send("for-the-parent", {"from": "child"})
         facade.close()
-        facade.send("jobs", {"n": 2})
+        channel_layers.backends.clear()
+        get_sync_channel_layer().send("jobs", {"n": 2})  # of a layer made here
 
     parent.say(own)
-    with facade._lock:  # as another thread may just then
+    with facade._lock, lookup._making.lock:  # as other threads may just then
         pid = fork(child)
     parent.say(wait_for(pid))
     waiting.join(DEADLINE_S)
