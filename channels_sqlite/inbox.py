@@ -95,13 +95,14 @@ class Inbox:
         self.reading = threading.Lock()
         self._wanted = False  # a pull is to be done by whoever holds `reading`
         self._lock = threading.Lock()
-        self._boxes = Mailboxes(options.capacity_of)
+        self._boxes = Mailboxes(options.capacity_of, reports.counters)
         self._members = Memberships()
         self._cursor = 0
         self._consumed = 0  # messages received or dropped since senders were last told
         self._published = Unread(0, 0, 0)
         self._expect(0)
         self._data_version = -1
+        self._found = 0  # rows for this process, and channels to claim from
         self._broadcast: Broadcast | None = None  # the one whose members did not all fit into a step
         self.claims = Claims(
             client,
@@ -182,6 +183,7 @@ class Inbox:
                 if connections is not None:
                     more = self._step(connections)
                     ready = self.claims.ready(connections)
+                    self._found += len(ready)
             except sqlite3.Error as error:
                 if not is_busy(error):  # else the next poll tries again
                     self._failed(error)
@@ -205,8 +207,10 @@ class Inbox:
             self._wanted = True
             loop.call_soon(self.pull)
 
-    def poll(self) -> None:
-        """Pull if another connection has committed since the last poll."""
+    def poll(self, *, woken: bool) -> None:
+        """Pull if another connection has committed since the last poll; `woken`: this process was told of it."""
+        woken |= self._wanted
+        found = self._found
         if not self.reading.acquire(blocking=False):
             return
         changed = False
@@ -221,8 +225,9 @@ class Inbox:
                 self._failed(error)
         finally:
             self.reading.release()
-        if changed or self._wanted:
+        if changed or woken or self._wanted:
             self.pull()
+            self._reports.counters.wakeups_missed += not woken and self._found != found
 
     def query(self, query: Callable[[Connections], T]) -> T:
         """Return what `query` reads on the reader connection. It may be held up for the length of another step."""
@@ -254,6 +259,7 @@ class Inbox:
                     raise
                 except Exception as error:  # noqa: BLE001  # one odd row must not hold up all that follow
                     self._reports.undecodable(row.id, type(error).__name__)
+                self._found += 1
                 size += len(row.payload)
                 if count >= STEP_DELIVERIES or size >= STEP_BYTES or self._broadcast is not None:
                     up_to = row.id
@@ -306,6 +312,7 @@ class Inbox:
         """Put `entry` into the mailboxes of process-specific channels; return how many were full."""
         now = time.time()
         if entry.expires_at <= now:
+            self._reports.counters.dropped_expired += len(channels)
             return 0
         dropped = 0
         notify: list[Waiter] = []

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from channels_sqlite import names
+from channels_sqlite.counters import Counters
 from channels_sqlite.waiters import Waiter
 
 __all__ = ["Entry", "Mailbox", "Mailboxes"]
@@ -108,8 +109,9 @@ class Mailboxes:
     mailbox never holds messages, it is served from those of the full names.
     """
 
-    def __init__(self, capacity_of: Callable[[str], int]) -> None:
+    def __init__(self, capacity_of: Callable[[str], int], counters: Counters) -> None:
         self._capacity_of = capacity_of
+        self._counters = counters
         self._boxes: dict[str, Mailbox] = {}
         self._queue_waiters = 0  # receivers that wait for all names of a queue
         self.held = 0  # messages for process-specific channels
@@ -188,7 +190,7 @@ class Mailboxes:
         box = self._boxes.get(channel) or self.open(channel)
         entries = box.entries
         if len(entries) >= box.capacity:
-            self.held -= box.drop_expired(now)
+            self._drop_expired(box, now)
             if len(entries) >= box.capacity:
                 return False, None
         entries.append(entry)
@@ -235,8 +237,7 @@ class Mailboxes:
             return self._take_of_queue(channel, now, woken=woken) if channel.endswith("!") else None
         entries = box.entries
         if entries and entries[0].expires_at <= now:
-            dropped = box.drop_expired(now)
-            self.held -= dropped if box.specific else 0
+            self._drop_expired(box, now)
         if not entries or (not woken and len(entries) <= box.woken and not self._evict(channel, _gone)):
             return None
         self.held -= box.specific
@@ -253,7 +254,7 @@ class Mailboxes:
         for name, box in self:
             if not name.startswith(queue):
                 continue
-            self.held -= box.drop_expired(now)
+            self._drop_expired(box, now)
             if len(box.entries) > (box.woken if name != queue else 0):
                 if oldest is None or box.entries[0].id < lowest:
                     oldest, lowest = name, box.entries[0].id
@@ -264,13 +265,14 @@ class Mailboxes:
 
     def drop_all_expired(self, now: float) -> int:
         """Drop every expired message; return how many."""
-        total = 0
-        for _, box in self:
-            dropped = box.drop_expired(now)
-            if box.specific:
-                self.held -= dropped
-            total += dropped
-        return total
+        return sum(self._drop_expired(box, now) for _, box in self)
+
+    def _drop_expired(self, box: Mailbox, now: float) -> int:
+        dropped = box.drop_expired(now)
+        if box.specific:
+            self.held -= dropped
+        self._counters.dropped_expired += dropped
+        return dropped
 
     def clear(self) -> None:
         """Drop every message; receivers keep waiting."""

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from channels_sqlite.counters import Counters
 from channels_sqlite.mailboxes import Entry, Mailboxes
 from channels_sqlite.waiters import LoopWaiter
 
@@ -27,7 +28,7 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
 @pytest.fixture
 def boxes() -> Mailboxes:
     """Mailboxes with room for three messages each."""
-    return Mailboxes(lambda channel: 3)
+    return Mailboxes(lambda channel: 3, Counters())
 
 
 def entry(number: int, *, expires_at: float = NOW + 60) -> Entry:
