@@ -35,6 +35,7 @@ CHECKPOINT_IDLE_S = 5.0
 FRESH_WAL_BYTES = 16384  # more than what a checkpoint itself leaves
 CHECKPOINT_BUSY_MS = 100
 ORPHANS_EVERY_S = 5.0
+MEMBERSHIPS_EVERY_S = 30.0
 PATIENT_ROUNDS = 3  # that were another process's, one after the other, until this one works beside it
 
 
@@ -71,6 +72,7 @@ class Housekeeping:
         self._kept_from = 0  # with retention: nothing of this prefix lies below this id
         self._scanned_to = 0  # without retention: where the last round stopped looking
         self._orphans_at = 0.0
+        self._memberships_at = 0.0
         self._not_elected = 0  # rounds one after the other
 
     def run(self) -> None:
@@ -134,7 +136,10 @@ class Housekeeping:
     def retire_expired(self) -> None:
         """Take expired messages out of what waits, and delete expired memberships."""
         self._reports.counters.dropped_expired += self._in_batches(self._store.expired_waiting, Store.retire)
-        self._in_batches(self._store.expired_memberships, Store.delete_memberships)
+        now = time.monotonic()
+        if now >= self._memberships_at:  # nobody reads an expired one, and finding them takes a scan
+            self._memberships_at = now + MEMBERSHIPS_EVERY_S
+            self._in_batches(self._store.expired_memberships, Store.delete_memberships)
 
     def _in_batches(
         self, find: Callable[[float, int], list[int]], change: Callable[[Store, Sequence[int]], None]
@@ -174,8 +179,9 @@ class Housekeeping:
 
     def _trim_kept(self, ends: float) -> int:
         total = 0
+        limit = 1  # there may be nothing to do, most of the time
         while True:
-            rows = self._store.oldest(self._kept_from, self._options.trim_batch_size)
+            rows = self._store.oldest(self._kept_from, limit)
             before = time.time() - self._options.message_retention
             old = []
             unread = 0
@@ -191,8 +197,9 @@ class Housekeeping:
                 self._kept_from = old[-1]
             elif rows:
                 self._kept_from = rows[0][0] - 1
-            if len(old) < self._options.trim_batch_size or time.monotonic() >= ends:
+            if len(old) < limit or time.monotonic() >= ends:
                 return total
+            limit = self._options.trim_batch_size
 
     def _trim_unkept(self, ends: float) -> int:
         """Without retention: delete what every reader has passed, or nobody may read any more."""

@@ -207,10 +207,8 @@ class Inbox:
             self._wanted = True
             loop.call_soon(self.pull)
 
-    def poll(self, *, woken: bool) -> None:
-        """Pull if another connection has committed since the last poll; `woken`: this process was told of it."""
-        woken |= self._wanted
-        found = self._found
+    def poll(self, woken: Callable[[], bool]) -> None:
+        """Pull if another connection has committed since the last poll; `woken` says whether this process was told."""
         if not self.reading.acquire(blocking=False):
             return
         changed = False
@@ -225,9 +223,10 @@ class Inbox:
                 self._failed(error)
         finally:
             self.reading.release()
-        if changed or woken or self._wanted:
+        if changed or self._wanted:
+            told, found = self._wanted or woken(), self._found
             self.pull()
-            self._reports.counters.wakeups_missed += not woken and self._found != found
+            self._reports.counters.wakeups_missed += not told and self._found != found
 
     def query(self, query: Callable[[Connections], T]) -> T:
         """Return what `query` reads on the reader connection. It may be held up for the length of another step."""
@@ -396,13 +395,16 @@ class Inbox:
         with self.reading, self._lock:
             self._cursor = cursor
 
-    def sweep(self) -> None:
-        """Drop expired messages and memberships, and receivers whose loop has stopped."""
-        self.drop_expired()
+    def sweep(self, *, loops_closed: bool) -> None:
+        """Drop expired messages and memberships, and receivers whose loop has stopped.
+
+        `loops_closed`: there may be receivers whose loop was closed.
+        """
+        now = time.time()
         with self._lock:
-            ended = self._members.drop_expired(time.time())
-            abandoned = self._boxes.evict_stuck()
-            self._boxes.forget_empty()
+            ended = self._members.drop_expired(now)
+            dropped, abandoned = self._boxes.sweep(now, all_waiters=loops_closed)
+            self._consumed += dropped
         for channel in abandoned:
             self.claims.hand_on(channel)
         for group, channel in ended:

@@ -134,14 +134,6 @@ class Mailboxes:
         """Return the mailbox of `channel` if there is one."""
         return self._boxes.get(channel)
 
-    def forget_empty(self) -> None:
-        """Drop the mailboxes in which nothing is left.
-
-        Not each when it becomes empty: that of a busy receiver would be made anew for every message.
-        """
-        for name in [name for name, box in self._boxes.items() if box.empty]:
-            del self._boxes[name]
-
     # Waiters
 
     def add_waiter(self, waiter: Waiter) -> None:
@@ -161,13 +153,6 @@ class Mailboxes:
             self.waiting_channels -= not box.waiters
             self._queue_waiters -= box.of_queue
         return True
-
-    def evict_stuck(self) -> list[str]:
-        """Take out of line who was woken a sweep ago and has not come, and who is gone.
-
-        Returns the channels where that happened: their messages are for others now.
-        """
-        return [name for name, _ in self if self._evict(name, _stuck)]
 
     def _evict(self, channel: str, gone: Callable[[Waiter], bool]) -> bool:
         box = self._boxes[channel]
@@ -265,7 +250,29 @@ class Mailboxes:
 
     def drop_all_expired(self, now: float) -> int:
         """Drop every expired message; return how many."""
-        return sum(self._drop_expired(box, now) for _, box in self)
+        return sum(self._drop_expired(box, now) for _, box in self if box.entries)
+
+    def sweep(self, now: float, *, all_waiters: bool) -> tuple[int, list[str]]:
+        """Drop expired messages, who was woken a sweep ago and has not come, and mailboxes in which nothing is left.
+
+        With `all_waiters` those who were not woken and are gone are found as well. Mailboxes in which somebody just
+        waits, the most by far, are passed over. Returns how many messages have expired, and the channels where
+        somebody was taken out of line: their messages are for others now.
+        """
+        dropped = 0
+        evicted = []
+        # A mailbox is not forgotten as soon as it is empty: that of a busy receiver would be made for every message.
+        for name, box in [
+            (name, box)
+            for name, box in self._boxes.items()
+            if all_waiters or box.entries or box.woken or not box.waiters
+        ]:
+            dropped += self._drop_expired(box, now)
+            if self._evict(name, _stuck):
+                evicted.append(name)
+            if box.empty:
+                del self._boxes[name]
+        return dropped, evicted
 
     def _drop_expired(self, box: Mailbox, now: float) -> int:
         dropped = box.drop_expired(now)

@@ -310,12 +310,16 @@ class LayerProcess:
     def _poll(self) -> None:
         """What a loop with receivers does every `polling_interval`."""
         if self._is_sound():
-            wake = self._registration.wake_socket
-            self.inbox.poll(woken=wake is not None and wake.drain())
+            self.inbox.poll(self._woken)
             self.outbox.flush_stale()
         elif not self._closed and time.monotonic() >= self._reopen_at:
             self._reopen_at = time.monotonic() + REOPEN_RETRY_S
             self._background.submit(self._reopen_in_thread)
+
+    def _woken(self) -> bool:
+        """Whether a wake-up has come that nobody has seen yet."""
+        wake = self._registration.wake_socket
+        return wake is not None and wake.drain()
 
     def _reopen_in_thread(self) -> None:
         try:
@@ -331,7 +335,7 @@ class LayerProcess:
         """Do what is due every second; return when to come back, or None once there is nothing to do."""
         if self._closed or self._housekeeping is None:
             return None
-        self.watches.forget_closed()
+        loops_closed = self.watches.forget_closed()
         self.reports.tell_rest()
         if not self._is_sound():
             if self._registration.done:
@@ -341,7 +345,7 @@ class LayerProcess:
         self.outbox.flush_stale()
         try:
             if self._registration.done:
-                self.inbox.sweep()
+                self.inbox.sweep(loops_closed=loops_closed)
                 self._registration.keep_up()
             self._housekeeping.run()
         except Exception as error:  # noqa: BLE001  # reported, and tried again at the next tick
