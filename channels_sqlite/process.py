@@ -34,7 +34,7 @@ from channels_sqlite.registration import Registration
 from channels_sqlite.reports import Reports
 from channels_sqlite.store import Store
 from channels_sqlite.wakeup import Sender, have_unix_datagrams
-from channels_sqlite.watches import LoopWatches, ThreadWatch, Duty
+from channels_sqlite.watches import Duty, LoopWatches, ThreadWatch
 from channels_sqlite.writes import Writes
 
 __all__ = ["LayerProcess"]

@@ -17,7 +17,7 @@ from channels_sqlite.loops import call_in, run_in
 from channels_sqlite.waiters import Gate
 from channels_sqlite.wakeup import WakeSocket
 
-__all__ = ["LoopWatch", "LoopWatches", "ThreadWatch", "Duty"]
+__all__ = ["Duty", "LoopWatch", "LoopWatches", "ThreadWatch"]
 
 LET_GO_S = 1.0
 
