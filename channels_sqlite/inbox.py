@@ -14,7 +14,8 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
@@ -31,7 +32,7 @@ from channels_sqlite.reports import Reports
 from channels_sqlite.store import Kind, LogRow
 from channels_sqlite.waiters import Waiter
 
-__all__ = ["Inbox", "Unread"]
+__all__ = ["Inbox", "OwnRows", "Unread"]
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +56,14 @@ class Unread(NamedTuple):
     cursor: int
     held: int
     channels: int
+
+
+class OwnRows(NamedTuple):
+    """All rows for this process with `after` < id <= `up_to`: those of one transaction of its own."""
+
+    after: int
+    up_to: int
+    rows: Sequence[LogRow]
 
 
 @dataclass(slots=True)
@@ -93,7 +102,9 @@ class Inbox:
         self._publish = publish
         self.connections: Connections | None = None
         self.reading = threading.Lock()
-        self._wanted = False  # a pull is to be done by whoever holds `reading`
+        self._wanted = False  # there is work, for whoever holds `reading`
+        self._behind = False  # ... and it is in the log
+        self._own: deque[OwnRows] = deque()  # ... or these
         self._lock = threading.Lock()
         self._boxes = Mailboxes(options.capacity_of, reports.counters)
         self._members = Memberships()
@@ -123,7 +134,7 @@ class Inbox:
         The caller ends waiting with `take_woken` or `give_up`.
         """
         if self._wanted:  # what was sent before must find the mailboxes as they were then
-            self.pull()
+            self._work()
         with self._lock:
             taken = self._boxes.take(channel, time.time(), woken=False)
             if taken is None:
@@ -173,6 +184,23 @@ class Inbox:
 
     def pull(self) -> None:
         """Bring in what is new, and claim for those who wait on normal channels. Never raises."""
+        self._behind = True
+        self._work()
+
+    def take_in(self, own: OwnRows) -> None:
+        """Bring in rows of this process's own that were just committed, without reading them back. Never raises.
+
+        Broadcasts come in the next iteration of the running loop: sending must not take longer for many members.
+        """
+        self._own.append(own)
+        loop = running_loop()
+        if loop is not None and any(row.kind == Kind.GROUP for row in own.rows):
+            self._wanted = True
+            loop.call_soon(self._work)
+        else:
+            self._work()
+
+    def _work(self) -> None:
         self._wanted = True
         while self._wanted and self.reading.acquire(blocking=False):
             more = False
@@ -180,7 +208,8 @@ class Inbox:
             try:
                 self._wanted = False
                 connections = self.connections
-                if connections is not None:
+                if connections is not None and not self._deliver_own(connections):
+                    self._behind = False
                     more = self._step(connections)
                     ready = self.claims.ready(connections)
                     self._found += len(ready)
@@ -192,20 +221,11 @@ class Inbox:
             for channel in ready:
                 self.claims.claim(channel)
             if more:
-                self._wanted = True
+                self._wanted = self._behind = True
                 loop = running_loop()
                 if loop is not None:  # let it do something else first
-                    loop.call_soon(self.pull)
+                    loop.call_soon(self._work)
                     return
-
-    def pull_soon(self) -> None:
-        """Pull in the next iteration of the running loop, or now without one."""
-        loop = running_loop()
-        if loop is None:
-            self.pull()
-        else:
-            self._wanted = True
-            loop.call_soon(self.pull)
 
     def poll(self, woken: Callable[[], bool]) -> None:
         """Pull if another connection has committed since the last poll; `woken` says whether this process was told."""
@@ -237,7 +257,26 @@ class Inbox:
                 return query(self.connections)
         finally:
             if self._wanted:  # somebody came meanwhile and left the work to the holder of `reading`
-                self.pull()
+                self._work()
+
+    def _deliver_own(self, connections: Connections) -> bool:
+        """Deliver rows of this process's own, where nothing else lies before them; return whether that was all."""
+        while self._own:
+            own = self._own.popleft()
+            if own.after != self._cursor or not self._deliver_all(own.rows, connections):
+                self._own.clear()  # the rest is found in the log, with what lies between
+                return False
+            with self._lock:
+                self._cursor = own.up_to
+        return not self._behind
+
+    def _deliver_all(self, rows: Sequence[LogRow], connections: Connections) -> bool:
+        """Deliver rows one by one; return False where a broadcast with many members has to come to its end first."""
+        for row in rows:
+            if self._broadcast is not None:
+                return False
+            self._deliver(row, connections)
+        return self._broadcast is None
 
     def _step(self, connections: Connections) -> bool:
         """Read one step of the log; return whether there is more."""
@@ -394,6 +433,7 @@ class Inbox:
         """Read on from the message with this id: nothing up to it was meant for this process."""
         with self.reading, self._lock:
             self._cursor = cursor
+            self._own.clear()
 
     def sweep(self, *, loops_closed: bool) -> None:
         """Drop expired messages and memberships, and receivers whose loop has stopped.

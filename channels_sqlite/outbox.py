@@ -26,7 +26,7 @@ from channels_sqlite.connections import Connections, OpenConnection
 from channels_sqlite.exceptions import ChannelDatabaseError, LayerClosedError, is_busy, is_harmless, who_holds_the_lock
 from channels_sqlite.loops import call_in
 from channels_sqlite.reports import Reports
-from channels_sqlite.store import Store
+from channels_sqlite.store import LogRow, Store
 
 __all__ = ["Outbox", "Transaction"]
 
@@ -53,13 +53,14 @@ class Transaction:
     user's: nobody tells when that fails, so such writes change no state outside.
     """
 
-    __slots__ = ("after_commit", "joined", "newest", "now", "sent", "store", "undo", "wake")
+    __slots__ = ("after_commit", "first", "joined", "newest", "now", "own", "sent", "store", "undo", "wake")
 
     def __init__(self, store: Store, now: float, *, joined: bool = False) -> None:
         self.store = store
         self.now = now  # seconds since 1970
         self.joined = joined
-        self.newest = store.newest_id()
+        self.first = self.newest = store.newest_id()
+        self.own: list[LogRow] = []
         self.sent = 0  # messages; a broadcast counts once
         self.wake: set[str] = set()
         self.undo: list[Callable[[], object]] = []

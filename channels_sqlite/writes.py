@@ -9,11 +9,11 @@ from typing import NamedTuple
 from channels.exceptions import ChannelFull
 
 from channels_sqlite import names
-from channels_sqlite.inbox import Inbox
+from channels_sqlite.inbox import Inbox, OwnRows
 from channels_sqlite.options import Options
 from channels_sqlite.outbox import Transaction
 from channels_sqlite.reports import Reports
-from channels_sqlite.store import Kind
+from channels_sqlite.store import Kind, LogRow
 
 __all__ = ["Writes"]
 
@@ -70,18 +70,16 @@ class Writes:
             store = transaction.store
             clients = store.clients_of_group(group)
             if clients:
+                expires_at = transaction.now + self._options.expiry
                 transaction.newest = store.insert(
-                    Kind.GROUP,
-                    group,
-                    payload,
-                    created_at=transaction.now,
-                    expires_at=transaction.now + self._options.expiry,
+                    Kind.GROUP, group, payload, created_at=transaction.now, expires_at=expires_at
                 )
                 transaction.wake.update(clients)
                 if self._client in transaction.wake:
-                    # Its own members get it in the next iteration: sending must not take longer for having many.
                     transaction.wake.discard(self._client)
-                    transaction.after_commit.append(self._inbox.pull_soon)
+                    self._note_own(
+                        transaction, LogRow(transaction.newest, Kind.GROUP, group, None, expires_at, payload)
+                    )
             normal = [channel for channel, _, _ in store.members(group, "", transaction.now)]
             full = 0
             for channel in normal:
@@ -110,7 +108,20 @@ class Writes:
             transaction.newest = store.insert(
                 Kind.SPECIFIC, queue, payload, local=local, client=client, created_at=now, expires_at=expires_at
             )
-            transaction.wake.add(client)
+            if client == self._client:
+                self._note_own(
+                    transaction, LogRow(transaction.newest, Kind.SPECIFIC, queue, local, expires_at, payload)
+                )
+            else:
+                transaction.wake.add(client)
+
+    def _note_own(self, transaction: Transaction, row: LogRow) -> None:
+        """Note a row that this very process will receive, so that it need not be read back after the commit."""
+        if not transaction.own:
+            transaction.after_commit.append(
+                lambda: self._inbox.take_in(OwnRows(transaction.first, transaction.newest, transaction.own))
+            )
+        transaction.own.append(row)
 
     # Capacity
 
@@ -197,21 +208,24 @@ class Writes:
         return apply
 
     def _tell(self, transaction: Transaction, group: str, client: str, channel: str) -> None:
-        """Say in the log that a membership of another process's channel has changed."""
+        """Say in the log that a membership has changed: of another process's channel, or in a joined transaction."""
+        name = channel.encode()
+        expires_at = transaction.now + self._options.expiry
         transaction.newest = transaction.store.insert(
-            Kind.MEMBERSHIP,
-            group,
-            channel.encode(),
-            client=client,
-            created_at=transaction.now,
-            expires_at=transaction.now + self._options.expiry,
+            Kind.MEMBERSHIP, group, name, client=client, created_at=transaction.now, expires_at=expires_at
         )
-        transaction.wake.add(client)
+        if client == self._client:
+            self._note_own(transaction, LogRow(transaction.newest, Kind.MEMBERSHIP, group, None, expires_at, name))
+        else:
+            transaction.wake.add(client)
 
     def flush(self, transaction: Transaction) -> None:
         """Delete all messages and memberships, and have every process forget what it holds."""
         store = transaction.store
         store.flush()
         self.forget_counts()
-        store.insert(Kind.FLUSH, "", b"", created_at=transaction.now, expires_at=transaction.now + self._options.expiry)
+        expires_at = transaction.now + self._options.expiry
+        transaction.newest = store.insert(Kind.FLUSH, "", b"", created_at=transaction.now, expires_at=expires_at)
         transaction.wake.update(process.client for process in store.processes())
+        transaction.wake.discard(self._client)
+        self._note_own(transaction, LogRow(transaction.newest, Kind.FLUSH, "", None, expires_at, b""))
