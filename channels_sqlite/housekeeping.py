@@ -35,6 +35,7 @@ CHECKPOINT_IDLE_S = 5.0
 FRESH_WAL_BYTES = 16384  # more than what a checkpoint itself leaves
 CHECKPOINT_BUSY_MS = 100
 ORPHANS_EVERY_S = 5.0
+MEMBERSHIPS_EVERY_S = 30.0
 PATIENT_ROUNDS = 3  # that were another process's, one after the other, until this one works beside it
 
 
@@ -71,6 +72,7 @@ class Housekeeping:
         self._kept_from = 0  # with retention: nothing of this prefix lies below this id
         self._scanned_to = 0  # without retention: where the last round stopped looking
         self._orphans_at = 0.0
+        self._memberships_at = 0.0
         self._not_elected = 0  # rounds one after the other
 
     def run(self) -> None:
@@ -133,18 +135,27 @@ class Housekeeping:
 
     def retire_expired(self) -> None:
         """Take expired messages out of what waits, and delete expired memberships."""
-        self._in_batches(self._store.expired_waiting, Store.retire)
-        self._in_batches(self._store.expired_memberships, Store.delete_memberships)
+        self._reports.counters.dropped_expired += self._in_batches(self._store.expired_waiting, Store.retire)
+        now = time.monotonic()
+        if now >= self._memberships_at:  # nobody reads an expired one, and finding them takes a scan
+            self._memberships_at = now + MEMBERSHIPS_EVERY_S
+            self._in_batches(self._store.expired_memberships, Store.delete_memberships)
 
     def _in_batches(
         self, find: Callable[[float, int], list[int]], change: Callable[[Store, Sequence[int]], None]
-    ) -> None:
-        """Find without a lock, change in short transactions, until there is no more or the round's time is up."""
+    ) -> int:
+        """Find without a lock, change in short transactions, until there is no more or the round's time is up.
+
+        Returns how many rows were changed.
+        """
         ends = time.monotonic() + ROUND_S
+        total = 0
         while ids := find(time.time(), self._options.trim_batch_size):
             self._change(change, ids)
+            total += len(ids)
             if len(ids) < self._options.trim_batch_size or time.monotonic() >= ends:
-                return
+                break
+        return total
 
     def _change(self, change: Callable[[Store, Sequence[int]], None], ids: Sequence[int]) -> None:
         self._outbox.run_patiently(lambda transaction: change(transaction.store, ids))
@@ -154,7 +165,12 @@ class Housekeeping:
 
         Returns how many rows went.
         """
-        return self._trim_kept(ends) if self._options.message_retention else self._trim_unkept(ends)
+        started = time.monotonic()
+        trimmed = self._trim_kept(ends) if self._options.message_retention else self._trim_unkept(ends)
+        if trimmed:
+            self._reports.counters.trimmed += trimmed
+            self._reports.counters.trim_s += time.monotonic() - started
+        return trimmed
 
     @property
     def trimmed_to(self) -> int:
@@ -163,22 +179,27 @@ class Housekeeping:
 
     def _trim_kept(self, ends: float) -> int:
         total = 0
+        limit = 1  # there may be nothing to do, most of the time
         while True:
-            rows = self._store.oldest(self._kept_from, self._options.trim_batch_size)
+            rows = self._store.oldest(self._kept_from, limit)
             before = time.time() - self._options.message_retention
             old = []
-            for row_id, _, _, created_at, _ in rows:
+            unread = 0
+            for row_id, kind, state, created_at, _ in rows:
                 if created_at > before:
                     break
                 old.append(row_id)
+                unread += _waits(kind, state)
             if old:
                 self._change(Store.delete_messages, old)
+                self._reports.counters.dropped_expired += unread
                 total += len(old)
                 self._kept_from = old[-1]
             elif rows:
                 self._kept_from = rows[0][0] - 1
-            if len(old) < self._options.trim_batch_size or time.monotonic() >= ends:
+            if len(old) < limit or time.monotonic() >= ends:
                 return total
+            limit = self._options.trim_batch_size
 
     def _trim_unkept(self, ends: float) -> int:
         """Without retention: delete what every reader has passed, or nobody may read any more."""
@@ -188,14 +209,15 @@ class Housekeeping:
             rows = self._store.oldest(self._scanned_to, self._options.trim_batch_size)
             now = time.time()
             done = [
-                row_id
+                (row_id, _waits(kind, state))
                 for row_id, kind, state, _, expires_at in rows
                 if expires_at <= now
                 or (kind == Kind.NORMAL and state != 0)
                 or (kind != Kind.NORMAL and lowest is not None and row_id <= lowest)
             ]
             if done:
-                self._change(Store.delete_messages, done)
+                self._change(Store.delete_messages, [row_id for row_id, _ in done])
+                self._reports.counters.dropped_expired += sum(waits for _, waits in done)
                 total += len(done)
             scanned += len(rows)
             if len(rows) < self._options.trim_batch_size:
@@ -254,6 +276,7 @@ class Housekeeping:
         first write after that waits for the disk (SQLite syncs the header of a WAL that starts anew), so it is done
         here rather than on an event loop.
         """
+        started = time.monotonic()
         raw = self._connections.patient.raw
         raw.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         raw.execute(f"PRAGMA busy_timeout={CHECKPOINT_BUSY_MS}")
@@ -262,3 +285,9 @@ class Housekeeping:
         finally:
             raw.execute("PRAGMA busy_timeout=0")
         self._outbox.run_patiently(lambda transaction: transaction.store.touch_last())
+        self._reports.counters.checkpoints += 1
+        self._reports.counters.checkpoint_s += time.monotonic() - started
+
+
+def _waits(kind: int, state: int) -> bool:
+    return kind == Kind.NORMAL and state == 0

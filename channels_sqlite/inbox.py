@@ -95,13 +95,14 @@ class Inbox:
         self.reading = threading.Lock()
         self._wanted = False  # a pull is to be done by whoever holds `reading`
         self._lock = threading.Lock()
-        self._boxes = Mailboxes(options.capacity_of)
+        self._boxes = Mailboxes(options.capacity_of, reports.counters)
         self._members = Memberships()
         self._cursor = 0
         self._consumed = 0  # messages received or dropped since senders were last told
         self._published = Unread(0, 0, 0)
         self._expect(0)
         self._data_version = -1
+        self._found = 0  # rows for this process, and channels to claim from
         self._broadcast: Broadcast | None = None  # the one whose members did not all fit into a step
         self.claims = Claims(
             client,
@@ -182,6 +183,7 @@ class Inbox:
                 if connections is not None:
                     more = self._step(connections)
                     ready = self.claims.ready(connections)
+                    self._found += len(ready)
             except sqlite3.Error as error:
                 if not is_busy(error):  # else the next poll tries again
                     self._failed(error)
@@ -205,8 +207,8 @@ class Inbox:
             self._wanted = True
             loop.call_soon(self.pull)
 
-    def poll(self) -> None:
-        """Pull if another connection has committed since the last poll."""
+    def poll(self, woken: Callable[[], bool]) -> None:
+        """Pull if another connection has committed since the last poll; `woken` says whether this process was told."""
         if not self.reading.acquire(blocking=False):
             return
         changed = False
@@ -222,7 +224,9 @@ class Inbox:
         finally:
             self.reading.release()
         if changed or self._wanted:
+            told, found = self._wanted or woken(), self._found
             self.pull()
+            self._reports.counters.wakeups_missed += not told and self._found != found
 
     def query(self, query: Callable[[Connections], T]) -> T:
         """Return what `query` reads on the reader connection. It may be held up for the length of another step."""
@@ -254,6 +258,7 @@ class Inbox:
                     raise
                 except Exception as error:  # noqa: BLE001  # one odd row must not hold up all that follow
                     self._reports.undecodable(row.id, type(error).__name__)
+                self._found += 1
                 size += len(row.payload)
                 if count >= STEP_DELIVERIES or size >= STEP_BYTES or self._broadcast is not None:
                     up_to = row.id
@@ -306,6 +311,7 @@ class Inbox:
         """Put `entry` into the mailboxes of process-specific channels; return how many were full."""
         now = time.time()
         if entry.expires_at <= now:
+            self._reports.counters.dropped_expired += len(channels)
             return 0
         dropped = 0
         notify: list[Waiter] = []
@@ -389,13 +395,16 @@ class Inbox:
         with self.reading, self._lock:
             self._cursor = cursor
 
-    def sweep(self) -> None:
-        """Drop expired messages and memberships, and receivers whose loop has stopped."""
-        self.drop_expired()
+    def sweep(self, *, loops_closed: bool) -> None:
+        """Drop expired messages and memberships, and receivers whose loop has stopped.
+
+        `loops_closed`: there may be receivers whose loop was closed.
+        """
+        now = time.time()
         with self._lock:
-            ended = self._members.drop_expired(time.time())
-            abandoned = self._boxes.evict_stuck()
-            self._boxes.forget_empty()
+            ended = self._members.drop_expired(now)
+            dropped, abandoned = self._boxes.sweep(now, all_waiters=loops_closed)
+            self._consumed += dropped
         for channel in abandoned:
             self.claims.hand_on(channel)
         for group, channel in ended:

@@ -82,5 +82,5 @@ def join(
             ) from error
         raise explain(error, str(connection.settings_dict["NAME"]), connection.alias) from error
     if connection.in_atomic_block:  # else nobody tells of the commit, and polling finds what was written
-        connection.on_commit(partial(process.announce, transaction.wake, transaction.after_commit), robust=True)
+        connection.on_commit(partial(process.announce, transaction), robust=True)
     return result

@@ -10,11 +10,13 @@ import threading
 import time
 import weakref
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from channels.layers import BaseChannelLayer
 
 from channels_sqlite import forks, names
 from channels_sqlite.codec import Codec, Message, UndecodableError
+from channels_sqlite.counters import Counters
 from channels_sqlite.inbox import Taken
 from channels_sqlite.mailboxes import Entry
 from channels_sqlite.options import Options
@@ -40,6 +42,7 @@ class SqliteChannelLayer(BaseChannelLayer):
         self.channel_capacity = list(self.options.channel_capacity)
         self.group_expiry = self.options.group_expiry
         self.codec = Codec(max_message_size=self.options.max_message_size, keys=self.options.symmetric_encryption_keys)
+        self._counters = Counters()
         self._process: LayerProcess | None = None
         self._making = threading.Lock()
         self._finalizer: weakref.finalize[..., SqliteChannelLayer] | None = None
@@ -116,6 +119,7 @@ class SqliteChannelLayer(BaseChannelLayer):
         except UndecodableError as error:
             process.reports.undecodable(entry.id, str(error))
             return None
+        self._counters.received += 1
         if channel != full_name:
             message["__asgi_channel__"] = full_name
         return message
@@ -167,6 +171,11 @@ class SqliteChannelLayer(BaseChannelLayer):
         """Return how many channels are in `group`."""
         return len(await self.group_channels(group))
 
+    @property
+    def counters(self) -> Counters:
+        """What this layer has done in this process so far; a copy, which does not change any more."""
+        return replace(self._counters)
+
     # Life cycle
 
     async def flush(self) -> None:
@@ -204,7 +213,7 @@ class SqliteChannelLayer(BaseChannelLayer):
             with self._making:
                 process = self._process
                 if process is None:
-                    process = self._process = LayerProcess(self.options)
+                    process = self._process = LayerProcess(self.options, self._counters)
                     self._finalizer = weakref.finalize(self, process.close_from_anywhere, wait=False)
                     self._finalizer.atexit = False
                     _processes.add(process)
@@ -218,6 +227,7 @@ class SqliteChannelLayer(BaseChannelLayer):
     def after_fork_in_child(self) -> None:
         """Leave the parent's things alone and begin anew, under a client name of its own."""
         self._making = threading.Lock()
+        self._counters = Counters()
         process, self._process = self._process, None
         if self._finalizer is not None:
             self._finalizer.detach()

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from channels_sqlite import names
+from channels_sqlite.counters import Counters
 from channels_sqlite.waiters import Waiter
 
 __all__ = ["Entry", "Mailbox", "Mailboxes"]
@@ -108,8 +109,9 @@ class Mailboxes:
     mailbox never holds messages, it is served from those of the full names.
     """
 
-    def __init__(self, capacity_of: Callable[[str], int]) -> None:
+    def __init__(self, capacity_of: Callable[[str], int], counters: Counters) -> None:
         self._capacity_of = capacity_of
+        self._counters = counters
         self._boxes: dict[str, Mailbox] = {}
         self._queue_waiters = 0  # receivers that wait for all names of a queue
         self.held = 0  # messages for process-specific channels
@@ -132,14 +134,6 @@ class Mailboxes:
         """Return the mailbox of `channel` if there is one."""
         return self._boxes.get(channel)
 
-    def forget_empty(self) -> None:
-        """Drop the mailboxes in which nothing is left.
-
-        Not each when it becomes empty: that of a busy receiver would be made anew for every message.
-        """
-        for name in [name for name, box in self._boxes.items() if box.empty]:
-            del self._boxes[name]
-
     # Waiters
 
     def add_waiter(self, waiter: Waiter) -> None:
@@ -159,13 +153,6 @@ class Mailboxes:
             self.waiting_channels -= not box.waiters
             self._queue_waiters -= box.of_queue
         return True
-
-    def evict_stuck(self) -> list[str]:
-        """Take out of line who was woken a sweep ago and has not come, and who is gone.
-
-        Returns the channels where that happened: their messages are for others now.
-        """
-        return [name for name, _ in self if self._evict(name, _stuck)]
 
     def _evict(self, channel: str, gone: Callable[[Waiter], bool]) -> bool:
         box = self._boxes[channel]
@@ -188,7 +175,7 @@ class Mailboxes:
         box = self._boxes.get(channel) or self.open(channel)
         entries = box.entries
         if len(entries) >= box.capacity:
-            self.held -= box.drop_expired(now)
+            self._drop_expired(box, now)
             if len(entries) >= box.capacity:
                 return False, None
         entries.append(entry)
@@ -235,8 +222,7 @@ class Mailboxes:
             return self._take_of_queue(channel, now, woken=woken) if channel.endswith("!") else None
         entries = box.entries
         if entries and entries[0].expires_at <= now:
-            dropped = box.drop_expired(now)
-            self.held -= dropped if box.specific else 0
+            self._drop_expired(box, now)
         if not entries or (not woken and len(entries) <= box.woken and not self._evict(channel, _gone)):
             return None
         self.held -= box.specific
@@ -253,7 +239,7 @@ class Mailboxes:
         for name, box in self:
             if not name.startswith(queue):
                 continue
-            self.held -= box.drop_expired(now)
+            self._drop_expired(box, now)
             if len(box.entries) > (box.woken if name != queue else 0):
                 if oldest is None or box.entries[0].id < lowest:
                     oldest, lowest = name, box.entries[0].id
@@ -264,13 +250,36 @@ class Mailboxes:
 
     def drop_all_expired(self, now: float) -> int:
         """Drop every expired message; return how many."""
-        total = 0
-        for _, box in self:
-            dropped = box.drop_expired(now)
-            if box.specific:
-                self.held -= dropped
-            total += dropped
-        return total
+        return sum(self._drop_expired(box, now) for _, box in self if box.entries)
+
+    def sweep(self, now: float, *, all_waiters: bool) -> tuple[int, list[str]]:
+        """Drop expired messages, who was woken a sweep ago and has not come, and mailboxes in which nothing is left.
+
+        With `all_waiters` those who were not woken and are gone are found as well. Mailboxes in which somebody just
+        waits, the most by far, are passed over. Returns how many messages have expired, and the channels where
+        somebody was taken out of line: their messages are for others now.
+        """
+        dropped = 0
+        evicted = []
+        # A mailbox is not forgotten as soon as it is empty: that of a busy receiver would be made for every message.
+        for name, box in [
+            (name, box)
+            for name, box in self._boxes.items()
+            if all_waiters or box.entries or box.woken or not box.waiters
+        ]:
+            dropped += self._drop_expired(box, now)
+            if self._evict(name, _stuck):
+                evicted.append(name)
+            if box.empty:
+                del self._boxes[name]
+        return dropped, evicted
+
+    def _drop_expired(self, box: Mailbox, now: float) -> int:
+        dropped = box.drop_expired(now)
+        if box.specific:
+            self.held -= dropped
+        self._counters.dropped_expired += dropped
+        return dropped
 
     def clear(self) -> None:
         """Drop every message; receivers keep waiting."""

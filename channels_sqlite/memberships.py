@@ -6,6 +6,8 @@ another one, which says so in the log. `inbox` calls this under its lock.
 
 from __future__ import annotations
 
+import math
+
 __all__ = ["Memberships"]
 
 Membership = tuple[int, "float | None"]
@@ -17,6 +19,7 @@ class Memberships:
 
     def __init__(self) -> None:
         self._groups: dict[str, dict[str, Membership]] = {}
+        self._none_ends_before = math.inf  # seconds since 1970
 
     def of(self, group: str, message_id: int, now: float) -> list[str]:
         """Return the members that the message with this id is for."""
@@ -34,6 +37,8 @@ class Memberships:
         """Note a membership, or with None that there is none."""
         if membership is not None:
             self._groups.setdefault(group, {})[channel] = membership
+            if membership[1] is not None:
+                self._none_ends_before = min(self._none_ends_before, membership[1])
             return
         members = self._groups.get(group)
         if members is not None:
@@ -51,9 +56,13 @@ class Memberships:
 
     def drop_expired(self, now: float) -> list[tuple[str, str]]:
         """Drop what has ended; return (group, channel) of it."""
-        ended = [(group, channel) for group, channel, ends in self.all() if ends is not None and ends <= now]
+        if now < self._none_ends_before:
+            return []
+        ends_at = [(group, channel, ends) for group, channel, ends in self.all() if ends is not None]
+        ended = [(group, channel) for group, channel, ends in ends_at if ends <= now]
         for group, channel in ended:
             self.set(group, channel, None)
+        self._none_ends_before = min((ends for _, _, ends in ends_at if ends > now), default=math.inf)
         return ended
 
     def drop_older(self, message_id: int) -> None:

@@ -53,13 +53,14 @@ class Transaction:
     user's: nobody tells when that fails, so such writes change no state outside.
     """
 
-    __slots__ = ("after_commit", "joined", "newest", "now", "store", "undo", "wake")
+    __slots__ = ("after_commit", "joined", "newest", "now", "sent", "store", "undo", "wake")
 
     def __init__(self, store: Store, now: float, *, joined: bool = False) -> None:
         self.store = store
         self.now = now  # seconds since 1970
         self.joined = joined
         self.newest = store.newest_id()
+        self.sent = 0  # messages; a broadcast counts once
         self.wake: set[str] = set()
         self.undo: list[Callable[[], object]] = []
         self.after_commit: list[Callable[[], object]] = []
@@ -388,6 +389,7 @@ class Outbox:
                     undo()
             _roll_back(store)
             if is_busy(error):
+                self._reports.counters.retried += 1
                 return batch
             if len(batch) > 1:
                 return [left for write in batch for left in self._attempt(connection, connections, [write], wake)]
@@ -398,15 +400,30 @@ class Outbox:
                 self._failed(error)
             return []
         except BaseException:  # Ctrl-C
-            _end(store, transaction)
+            self._end(store, transaction)
             raise
         if connection is connections.inline:
             self._watch_commit_time(time.monotonic() - started)
         self.commits += 1
         self.written_bytes += COMMIT_BYTES + sum(write.size_bytes for write in batch)
         wake |= transaction.wake
-        _finish(transaction)
+        self.finish(transaction)
         return []
+
+    def finish(self, transaction: Transaction) -> None:
+        """Do what is to be done after the commit, but for waking others."""
+        self._reports.counters.sent += transaction.sent
+        while transaction.after_commit:
+            transaction.after_commit.pop(0)()
+
+    def _end(self, store: Store, transaction: Transaction | None) -> None:
+        """Bring what was interrupted to an end, be it before or after the commit."""
+        if store.in_transaction:
+            for undo in reversed(transaction.undo if transaction is not None else ()):
+                undo()
+            _roll_back(store)
+        elif transaction is not None:
+            self.finish(transaction)
 
     def _watch_commit_time(self, commit_s: float) -> None:
         if commit_s > SLOW_COMMIT_S:
@@ -432,21 +449,6 @@ def _apply(write: AnyWrite, transaction: Transaction) -> None:
         raise
     except Exception as error:  # noqa: BLE001  # ChannelFull, say: it is this write's alone, which wrote nothing
         write.error = error
-
-
-def _finish(transaction: Transaction) -> None:
-    while transaction.after_commit:
-        transaction.after_commit.pop(0)()
-
-
-def _end(store: Store, transaction: Transaction | None) -> None:
-    """Bring what was interrupted to an end, be it before or after the commit."""
-    if store.in_transaction:
-        for undo in reversed(transaction.undo if transaction is not None else ()):
-            undo()
-        _roll_back(store)
-    elif transaction is not None:
-        _finish(transaction)
 
 
 def _fail(writes: Iterable[AnyWrite], error: Exception) -> None:

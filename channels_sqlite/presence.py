@@ -17,7 +17,16 @@ from pathlib import Path
 from channels_sqlite import filelocks
 from channels_sqlite.store import ProcessRow
 
-__all__ = ["HousekeepingLock", "LockFile", "MeetingPlace", "is_dead", "machine_id", "remove_orphans", "remove_traces"]
+__all__ = [
+    "HousekeepingLock",
+    "LockFile",
+    "MeetingPlace",
+    "existing_folders",
+    "is_dead",
+    "machine_id",
+    "remove_orphans",
+    "remove_traces",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +65,11 @@ def _make_folder(database_path: str) -> Path:
     return _fallback_folder(database_path)
 
 
+def existing_folders(database_path: str) -> list[Path]:
+    """Return the folders where processes of a database may keep their files; nothing is made."""
+    return [folder for folder in (folder_beside(database_path), _own_place(database_path)) if folder.is_dir()]
+
+
 def folder_beside(database_path: str) -> Path:
     """Return the folder next to the database, whether it exists or not."""
     return Path(f"{database_path}.wake")
@@ -81,9 +95,13 @@ def _fallback_folder(database_path: str) -> Path:
     own.mkdir(mode=0o700, exist_ok=True)
     if not _is_mine(own):
         raise PermissionError(errno.EACCES, "the folder for wake-ups belongs to another user", str(own))
-    folder = own / hashlib.sha256(os.path.realpath(database_path).encode()).hexdigest()[:16]
+    folder = _own_place(database_path)
     folder.mkdir(mode=0o700, exist_ok=True)
     return folder
+
+
+def _own_place(database_path: str) -> Path:
+    return own_folder() / hashlib.sha256(os.path.realpath(database_path).encode()).hexdigest()[:16]
 
 
 def _is_mine(folder: Path) -> bool:
@@ -96,12 +114,14 @@ class LockFile:
     def __init__(self, path: str) -> None:
         self.path = path
         self._fd = -1
+        self._written = b""
         self.acquire()
 
     def acquire(self) -> None:
         """Make the file and lock it, anew if something (a cleaner of temporary files) removed it."""
         if not filelocks.have_flock() or (self._fd >= 0 and _is_open_as(self._fd, self.path)):
             return
+        self._written = b""
         while True:
             fd = filelocks.take(self.path, create=True)
             if fd is None:  # a sweep looks whether anybody holds it
@@ -112,6 +132,12 @@ class LockFile:
                 filelocks.give(fd)
         self.unlock()
         self._fd = fd
+
+    def write(self, data: bytes) -> None:
+        """Have it hold `data`, of always the same length."""
+        if self._fd >= 0 and data != self._written:
+            os.pwrite(self._fd, data, 0)
+            self._written = data
 
     def unlock(self) -> None:
         """Release the lock and leave the file: it shows that nobody is there any more."""

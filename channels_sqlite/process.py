@@ -22,12 +22,13 @@ from django.db.utils import DatabaseError
 from channels_sqlite import forks, names
 from channels_sqlite.background import BackgroundThread
 from channels_sqlite.connections import Connections
+from channels_sqlite.counters import Counters
 from channels_sqlite.exceptions import LayerClosedError, is_busy, is_harmless
 from channels_sqlite.housekeeping import Housekeeping
 from channels_sqlite.inbox import Inbox
 from channels_sqlite.loops import call_in
 from channels_sqlite.options import Options
-from channels_sqlite.outbox import Outbox
+from channels_sqlite.outbox import Outbox, Transaction
 from channels_sqlite.presence import MeetingPlace
 from channels_sqlite.registration import Registration
 from channels_sqlite.reports import Reports
@@ -54,11 +55,12 @@ READ_RETRY_S = 0.001
 class LayerProcess:
     """One layer in one process. Its `client` is the part of channel names that belongs to it."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, counters: Counters) -> None:
+        """`counters` is what this process counts on with."""
         self.pid = os.getpid()
         self.client = secrets.token_hex(CLIENT_BYTES)
         self._options = options
-        self.reports = Reports()
+        self.reports = Reports(counters)
         self._background = BackgroundThread(f"channels-sqlite[{options.prefix}]", self._tick_in_thread)
         self.outbox = Outbox(
             self._background,
@@ -86,6 +88,7 @@ class LayerProcess:
         )
         self._registration = Registration(
             self.client,
+            options.prefix,
             inbox=self.inbox,
             outbox=self.outbox,
             reports=self.reports,
@@ -208,6 +211,8 @@ class LayerProcess:
         self._last_sound_at = time.time()
         if self._registration.done:
             self._registration.enter_again(place, same_file=same_file, since=since)
+        else:
+            self._registration.appear(place)
 
     def _use(self, connections: Connections | None) -> None:
         with self.outbox.execution, self.inbox.reading:
@@ -238,10 +243,10 @@ class LayerProcess:
         self.threads.poke()
         self.watches.let_go()
 
-    def announce(self, clients: set[str], after_commit: Iterable[Callable[[], object]]) -> None:
-        """Wake those readers of what another connection has committed. Never raises: they would find it by polling."""
-        for action in after_commit:
-            action()
+    def announce(self, transaction: Transaction) -> None:
+        """Wake readers of what another connection has committed. Never raises: they would find it by polling."""
+        self.outbox.finish(transaction)
+        clients = transaction.wake
         if not clients and not self._is_sound():
             # Nothing to open the database for, which waits where it must be switched to WAL while somebody reads it,
             # maybe this very thread.
@@ -270,7 +275,7 @@ class LayerProcess:
             self._bytes_checked = self.outbox.written_bytes
             self._background.submit(self._checkpoint_in_thread)
         if self._sender is not None:
-            self._sender.wake(wake)
+            self.reports.counters.wakeups_sent += self._sender.wake(wake)
         if self.client in wake:
             self.inbox.pull()
 
@@ -305,11 +310,16 @@ class LayerProcess:
     def _poll(self) -> None:
         """What a loop with receivers does every `polling_interval`."""
         if self._is_sound():
-            self.inbox.poll()
+            self.inbox.poll(self._woken)
             self.outbox.flush_stale()
         elif not self._closed and time.monotonic() >= self._reopen_at:
             self._reopen_at = time.monotonic() + REOPEN_RETRY_S
             self._background.submit(self._reopen_in_thread)
+
+    def _woken(self) -> bool:
+        """Whether a wake-up has come that nobody has seen yet."""
+        wake = self._registration.wake_socket
+        return wake is not None and wake.drain()
 
     def _reopen_in_thread(self) -> None:
         try:
@@ -325,7 +335,7 @@ class LayerProcess:
         """Do what is due every second; return when to come back, or None once there is nothing to do."""
         if self._closed or self._housekeeping is None:
             return None
-        self.watches.forget_closed()
+        loops_closed = self.watches.forget_closed()
         self.reports.tell_rest()
         if not self._is_sound():
             if self._registration.done:
@@ -335,11 +345,12 @@ class LayerProcess:
         self.outbox.flush_stale()
         try:
             if self._registration.done:
-                self.inbox.sweep()
+                self.inbox.sweep(loops_closed=loops_closed)
                 self._registration.keep_up()
             self._housekeeping.run()
         except Exception as error:  # noqa: BLE001  # reported, and tried again at the next tick
             self.reports.failed("housekeeping", error)
+        self._registration.note()
         busy = self.outbox.commits != self._commits_seen
         self._commits_seen = self.outbox.commits
         if busy or self._registration.done:

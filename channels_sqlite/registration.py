@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from channels_sqlite.exceptions import ChannelDatabaseError
 from channels_sqlite.inbox import Inbox
+from channels_sqlite.notes import Note
 from channels_sqlite.outbox import Outbox, Transaction, Write
 from channels_sqlite.presence import LockFile, MeetingPlace, machine_id
 from channels_sqlite.reports import Reports
@@ -32,6 +33,7 @@ class Registration:
     def __init__(
         self,
         client: str,
+        prefix: str,
         *,
         inbox: Inbox,
         outbox: Outbox,
@@ -41,6 +43,7 @@ class Registration:
     ) -> None:
         """`let_go` has all that watch the wake-up socket leave it, `submit` runs a job on the background thread."""
         self._client = client
+        self._prefix = prefix
         self._inbox = inbox
         self._outbox = outbox
         self._reports = reports
@@ -49,12 +52,29 @@ class Registration:
         self._place: MeetingPlace | None = None
         self._lock_file: LockFile | None = None
         self.wake_socket: WakeSocket | None = None
+        self._started_at = time.time()
         self._publishing = False
         self.done = False
+
+    def appear(self, place: MeetingPlace) -> None:
+        """Show that this process lives, and leave it at that: it may never receive."""
+        self._move_to(place)
+        self.note()
+
+    def note(self) -> None:
+        """Write down what this process has done so far, for `status`."""
+        note = Note(self._client, os.getpid(), self._prefix, self._started_at, self._reports.counters)
+        try:
+            self._hold_lock_file()
+            if self._lock_file is not None:
+                self._lock_file.write(note.encode())
+        except OSError as error:
+            self._reports.failed("writing down the counters", error)
 
     def enter(self, place: MeetingPlace) -> None:
         """Register; what is sent from now on is read."""
         self._move_to(place)
+        self._take_place()
         self._write(lambda transaction: transaction.newest)
         self.done = True
 
@@ -72,6 +92,7 @@ class Registration:
             return transaction.store.newest_id_before(since)
 
         self._move_to(place)
+        self._take_place()
         self._write(cursor)
 
     def _write(self, cursor_in: Callable[[Transaction], int]) -> None:
@@ -105,15 +126,18 @@ class Registration:
         if self._place is not None and self._place.folder != place.folder:
             self.leave_place()
         self._place = place
-        self._take_place()
+
+    def _hold_lock_file(self) -> None:
+        if self._place is not None:
+            if self._lock_file is None:
+                self._lock_file = LockFile(self._place.path(f"{self._client}.lock"))
+            self._lock_file.acquire()
 
     def _take_place(self) -> None:
         """Hold the lock file and bind the wake-up socket; anew where something removed them."""
         if self._place is None:
             return
-        if self._lock_file is None:
-            self._lock_file = LockFile(self._place.path(f"{self._client}.lock"))
-        self._lock_file.acquire()
+        self._hold_lock_file()
         if self.wake_socket is not None and self.wake_socket.missing():
             self._drop_wake_socket()
         if self.wake_socket is None and have_unix_datagrams():

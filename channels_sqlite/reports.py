@@ -1,4 +1,4 @@
-"""What the layer tells the log: drops and failures, at most one line a second for each thing, with numbers."""
+"""What the layer tells: counters, and drops and failures in the log, at most one line a second for each thing."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+
+from channels_sqlite.counters import Counters
 
 __all__ = ["Reports"]
 
@@ -31,9 +33,10 @@ class Topic:
 
 
 class Reports:
-    """Throttled log lines. Never the contents of a message."""
+    """Counters and throttled log lines. Never the contents of a message."""
 
-    def __init__(self) -> None:
+    def __init__(self, counters: Counters | None = None) -> None:
+        self.counters = counters or Counters()
         self._lock = threading.Lock()
         self._topics: dict[str, Topic] = {}
         self._undecodable: dict[int, None] = {}  # ids of rows that no line has told of yet
@@ -72,6 +75,7 @@ class Reports:
 
     def skipped(self, group: str, full: int, members: int) -> None:
         """A broadcast did not reach full members."""
+        self.counters.dropped_full += full
         self._tell(
             f"skipped {group}",
             lambda times: logger.warning(
@@ -86,6 +90,7 @@ class Reports:
 
     def dropped(self, channel: str) -> None:
         """A channel's buffer was full."""
+        self.counters.dropped_full += 1
         self._tell(
             f"dropped {channel}",
             lambda times: logger.warning(
@@ -97,6 +102,7 @@ class Reports:
 
     def undecodable(self, row_id: int, reason: str) -> None:
         """A row is no message."""
+        self.counters.dropped_undecodable += 1
         with self._lock:
             self._undecodable[row_id] = None
 

@@ -11,9 +11,11 @@ from dataclasses import asdict, dataclass
 
 from channels_sqlite.configured import LayerEntry
 from channels_sqlite.connections import Database
+from channels_sqlite.counters import Counters, total
 from channels_sqlite.exceptions import explain
+from channels_sqlite.notes import Note, living_notes
 from channels_sqlite.options import Options
-from channels_sqlite.presence import MeetingPlace, is_dead
+from channels_sqlite.presence import MeetingPlace, existing_folders, is_dead
 from channels_sqlite.store import ProcessRow, Store
 
 __all__ = ["ChannelStatus", "GroupStatus", "LayerStatus", "ProcessStatus", "look_at"]
@@ -38,7 +40,7 @@ class GroupStatus:
 
 @dataclass(frozen=True)
 class ProcessStatus:
-    """A live process that receives."""
+    """A live process: one that receives, or one that only sends."""
 
     client: str
     pid: int  # in the process's own namespace of pids
@@ -46,6 +48,7 @@ class ProcessStatus:
     held: int  # messages that it has read and handed to nobody yet
     listening: tuple[str, ...]  # normal channels that it waits on
     uptime_s: float
+    counters: Counters | None  # of the last second or older; None where it cannot write them down
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ class LayerStatus:
     channels: tuple[ChannelStatus, ...]  # the fullest first
     groups: tuple[GroupStatus, ...]  # the largest first
     processes: tuple[ProcessStatus, ...]  # the eldest first
+    counters: Counters  # of all these processes together
 
     def as_json(self) -> dict[str, object]:
         """Return it as dicts, lists, numbers and strings."""
@@ -96,6 +100,7 @@ def _look(alias: str, options: Options, raw: sqlite3.Connection) -> LayerStatus:
         ChannelStatus(name, waiting, _age(created_at, now))
         for name, waiting, created_at in (*store.waiting_channels(now), *store.unread_queues(now))
     ]
+    processes = _processes(store, options.prefix, path, now)
     groups = [GroupStatus(name, members) for name, members in store.group_sizes(now)]
     return LayerStatus(
         alias=alias,
@@ -108,17 +113,19 @@ def _look(alias: str, options: Options, raw: sqlite3.Connection) -> LayerStatus:
         wal_bytes=_size(f"{path}-wal") if path else 0,
         channels=tuple(sorted(channels, key=lambda channel: (-channel.waiting, channel.name))),
         groups=tuple(sorted(groups, key=lambda group: (-group.members, group.name))),
-        processes=_processes(store, path, now),
+        processes=processes,
+        counters=total(process.counters for process in processes if process.counters is not None),
     )
 
 
-def _processes(store: Store, path: str, now: float) -> tuple[ProcessStatus, ...]:
+def _processes(store: Store, prefix: str, path: str, now: float) -> tuple[ProcessStatus, ...]:
     started = store.started()
     rows = _living([row for row in store.processes() if row.client in started], path)
     listening: dict[str, list[str]] = defaultdict(list)
     for client, channel in store.listening():
         listening[client].append(channel)
-    return tuple(
+    notes = _notes(path, prefix)
+    receiving = [
         ProcessStatus(
             client=row.client,
             pid=row.pid,
@@ -126,9 +133,30 @@ def _processes(store: Store, path: str, now: float) -> tuple[ProcessStatus, ...]
             held=row.held,
             listening=tuple(listening[row.client]),
             uptime_s=_age(started[row.client], now),
+            counters=notes[row.client].counters if row.client in notes else None,
         )
-        for row in sorted(rows, key=lambda row: started[row.client])
-    )
+        for row in rows
+    ]
+    only_sending = [
+        ProcessStatus(
+            client=note.client,
+            pid=note.pid,
+            channels=0,
+            held=0,
+            listening=(),
+            uptime_s=_age(note.started_at, now),
+            counters=note.counters,
+        )
+        for note in notes.values()
+        if note.client not in started
+    ]
+    return tuple(sorted([*receiving, *only_sending], key=lambda process: -process.uptime_s))
+
+
+def _notes(path: str, prefix: str) -> dict[str, Note]:
+    """Return by client what the living processes have written down."""
+    folders = existing_folders(path) if path else []
+    return {note.client: note for folder in folders for note in living_notes(folder) if note.prefix == prefix}
 
 
 def _living(rows: list[ProcessRow], path: str) -> list[ProcessRow]:

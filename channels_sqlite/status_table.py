@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from channels_sqlite.status import LayerStatus
 
@@ -11,6 +11,24 @@ __all__ = ["Earlier", "age", "lines", "size"]
 
 WIDTH = 80
 COLUMN = 12
+COUNTER_COLUMN = 20  # years of messages
+
+COUNTERS = {
+    "sent": "sent",
+    "received": "received",
+    "refused": "refused: channel full",
+    "dropped_full": "dropped: no room",
+    "dropped_expired": "dropped: expired",
+    "dropped_undecodable": "dropped: undecodable",
+    "retried": "transactions tried again",
+    "wakeups_sent": "wake-ups sent",
+    "wakeups_missed": "wake-ups missed",
+    "trimmed": "rows trimmed",
+    "trim_s": "time in trimming",
+    "checkpoints": "checkpoints",
+    "checkpoint_s": "time in checkpoints",
+}
+ALWAYS = ("sent", "received")  # the others only where there is something to tell
 
 
 @dataclass(frozen=True)
@@ -33,6 +51,7 @@ def lines(status: LayerStatus, earlier: Earlier | None = None, *, most: int | No
         *_groups(status, most),
         "",
         *_processes(status, most),
+        *_counters(status, earlier),
     ]
 
 
@@ -70,7 +89,7 @@ def _groups(status: LayerStatus, most: int | None) -> list[str]:
 
 def _processes(status: LayerStatus, most: int | None) -> list[str]:
     if not status.processes:
-        return ["  No process receives."]
+        return ["  No process uses it."]
     found: list[str] = []
     for process in status.processes[:most]:
         found += _table_rows(
@@ -82,15 +101,33 @@ def _processes(status: LayerStatus, most: int | None) -> list[str]:
     return [*heads, *found, *_more(len(status.processes), len(status.processes[:most]))]
 
 
+def _counters(status: LayerStatus, earlier: Earlier | None) -> list[str]:
+    if not status.processes:
+        return []
+    now = asdict(status.counters)
+    before = asdict(earlier.status.counters) if earlier else now
+    rows = [
+        (
+            label,
+            f"{now[name]:,.1f} s" if name.endswith("_s") else f"{now[name]:,}",
+            *([_rate(max(0, now[name] - before[name]), earlier)] if earlier else []),
+        )
+        for name, label in COUNTERS.items()
+        if now[name] or name in ALWAYS
+    ]
+    heads = ("Since these processes began", "total", *(["change"] if earlier else []))
+    return ["", *_table_rows([heads, *rows], COUNTER_COLUMN)]
+
+
 def _table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]], total: int) -> list[str]:
     return [*_table_rows([(title, *heads)]), *_table_rows(rows), *_more(total, len(rows))]
 
 
-def _table_rows(rows: Sequence[Sequence[str]]) -> list[str]:
+def _table_rows(rows: Sequence[Sequence[str]], column: int = COLUMN) -> list[str]:
     found = []
     for name, *values in rows:
-        room = WIDTH - 2 - COLUMN * len(values)
-        found.append(f"  {_crop(name, room):<{room}}" + "".join(f"{value:>{COLUMN}}" for value in values))
+        room = WIDTH - 2 - column * len(values)
+        found.append(f"  {_crop(name, room):<{room}}" + "".join(f"{value:>{column}}" for value in values))
     return found
 
 

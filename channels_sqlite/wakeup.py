@@ -46,13 +46,15 @@ class WakeSocket:
             self.socket.close()
             raise
 
-    def drain(self) -> None:
-        """Take all bytes that have come; each asked for the same."""
+    def drain(self) -> bool:
+        """Take all bytes that have come, each of which asked for the same; return whether there were any."""
+        any_came = False
         try:
             while self.socket.recv(16):
-                pass
+                any_came = True
         except OSError:  # empty, or closed while this loop was told
             pass
+        return any_came
 
     def missing(self) -> bool:
         """Whether something removed the socket's name, so that nobody can wake it."""
@@ -88,12 +90,18 @@ class Sender:
         """Look all clients up again: the database is another one."""
         self._paths.clear()
 
-    def wake(self, clients: set[str]) -> None:
-        """Wake those clients whose place is known; polling delivers to the others."""
+    def wake(self, clients: set[str]) -> int:
+        """Wake those clients whose place is known, and return how many; polling delivers to the others."""
+        woken = 0
         for client in clients:
             path = self._paths.get(client)
-            if path is not None and not self.send(path):
+            if path is None:
+                continue
+            if self.send(path):
+                woken += 1
+            else:
                 self._paths.pop(client, None)
+        return woken
 
     def send(self, path: str) -> bool:
         """Wake the reader at `path`; return False when the kernel says that nobody is there."""

@@ -119,6 +119,7 @@ class LoopWatches:
         self._on_wake = on_wake
         self._on_tick = on_tick
         self._watches: dict[asyncio.AbstractEventLoop, LoopWatch] = {}
+        self._closed = False  # a loop was, since somebody asked
         self._lock = threading.Lock()
 
     def of(self, loop: asyncio.AbstractEventLoop) -> LoopWatch:
@@ -128,16 +129,22 @@ class LoopWatches:
             watch = LoopWatch(
                 loop, self._interval_s, wake_socket=self._wake_socket, on_wake=self._on_wake, on_tick=self._on_tick
             )
-            self.forget_closed()
             with self._lock:
+                self._forget_closed()
                 self._watches[loop] = watch
         return watch
 
-    def forget_closed(self) -> None:
-        """Keep nothing of loops that are closed."""
+    def forget_closed(self) -> bool:
+        """Keep nothing of loops that are closed; return whether there were any since the last call."""
         with self._lock:
-            for loop in [loop for loop in self._watches if loop.is_closed()]:
-                del self._watches[loop]
+            self._forget_closed()
+            closed, self._closed = self._closed, False
+        return closed
+
+    def _forget_closed(self) -> None:
+        for loop in [loop for loop in self._watches if loop.is_closed()]:
+            del self._watches[loop]
+            self._closed = True
 
     def let_go(self) -> None:
         """Have every loop let go of the wake-up socket, and wait for that. Not to be called on a loop."""

@@ -50,11 +50,16 @@ class Writes:
         """Append a message for one channel, or raise ChannelFull."""
 
         def apply(transaction: Transaction) -> None:
-            if "!" in channel:
-                self._admit_specific(transaction, channel)
-            else:
-                self._admit_normal(transaction, channel)
+            try:
+                if "!" in channel:
+                    self._admit_specific(transaction, channel)
+                else:
+                    self._admit_normal(transaction, channel)
+            except ChannelFull:
+                self._reports.counters.refused += 1
+                raise
             self._append(transaction, channel, payload)
+            transaction.sent += 1
 
         return apply
 
@@ -86,6 +91,7 @@ class Writes:
                     full += 1
                 else:
                     self._append(transaction, channel, payload)
+            transaction.sent += 1
             if full:
                 transaction.after_commit.append(lambda: self._reports.skipped(group, full, len(normal)))
 

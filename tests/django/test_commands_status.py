@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
+from dataclasses import asdict
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from django.core.management.base import OutputWrapper
 from django.test import override_settings
 from pytest_django import DjangoDbBlocker
 
+from channels_sqlite.counters import Counters
 from channels_sqlite.management import base
 from channels_sqlite.management.base import Screen
 from channels_sqlite.presence import machine_id
@@ -90,6 +92,7 @@ def layer_status(**changes: Any) -> LayerStatus:
         "channels": (),
         "groups": (),
         "processes": (),
+        "counters": Counters(),
     }
     return LayerStatus(**{**values, **changes})
 
@@ -110,7 +113,9 @@ async def test_json_has_the_documented_shape(make_layer: LayerFactory, database:
     async def published() -> dict[str, Any] | None:
         found = await asyncio.to_thread(status_json)
         processes = found["layers"][0]["processes"]
-        return found if processes and processes[0]["channels"] and processes[0]["listening"] else None
+        if not processes or not processes[0]["channels"] or not processes[0]["listening"]:
+            return None
+        return found if found["layers"][0]["counters"]["sent"] == 3 else None
 
     found = await aeventually(published, DEADLINE_S)
     receiver.cancel()
@@ -126,7 +131,9 @@ async def test_json_has_the_documented_shape(make_layer: LayerFactory, database:
     [process] = one.pop("processes")
     assert 0 <= process.pop("uptime_s") < 3600
     client = channel.partition("!")[0].partition(".")[2]
+    assert process.pop("counters").keys() == asdict(Counters()).keys()
     assert process == {"client": client, "pid": os.getpid(), "channels": 1, "held": 0, "listening": ["emails"]}
+    assert one.pop("counters")["sent"] == 3
     assert one == {
         "alias": "default",
         "database": "channels",
@@ -254,7 +261,8 @@ def test_the_table_fits_80_columns_whatever_the_names() -> None:
         rows=10**9,
         channels=(ChannelStatus(name, 10**7, 86400.0 * 30), ChannelStatus("jobs", 1, 0.5)),
         groups=(GroupStatus(name, 10**7),),
-        processes=(ProcessStatus("a" * 16, 4_000_000, 10**6, 10**6, (name, name), 10**8),),
+        processes=(ProcessStatus("a" * 16, 4_000_000, 10**6, 10**6, (name, name), 10**8, None),),
+        counters=Counters(*[10**10] * 13),
     )
     before = layer_status(rows=5, newest_id=1)
     for table in (lines(crowded), lines(crowded, Earlier(before, 10.0))):
@@ -278,7 +286,7 @@ def test_long_lists_are_cut_and_say_so(database: ChannelDatabase) -> None:
 
 def test_an_empty_layer_says_so(database: ChannelDatabase) -> None:
     table = status()
-    for text in ("No messages wait.", "No groups.", "No process receives.", "0 rows", str(database.path.name)):
+    for text in ("No messages wait.", "No groups.", "No process uses it.", "0 rows", str(database.path.name)):
         assert text in table
 
 
@@ -291,6 +299,23 @@ def test_rates_are_per_second() -> None:
     jobs, new = (line.split() for line in table.splitlines() if "1.0 s" in line)
     assert jobs[:3] == ["jobs", "30", "-10.0/s"]
     assert new[:3] == ["new", "8", "+4.0/s"]
+
+
+@nothing_opened
+def test_counters_are_summed_up_and_have_rates() -> None:
+    process = ProcessStatus("a" * 16, 1, 0, 0, (), 5.0, None)
+    before = layer_status(processes=(process,), counters=Counters(sent=1000, dropped_full=2, received=9))
+    after = layer_status(processes=(process,), counters=Counters(sent=1500, dropped_full=2, received=4, trim_s=0.25))
+    table = "\n".join(lines(after, Earlier(before, 2.0)))
+    shown = [line.split() for line in table.partition("Since these processes began")[2].splitlines()]
+    assert shown == [
+        ["total", "change"],
+        ["sent", "1,500", "+250/s"],
+        ["received", "4", "+0.0/s"],  # one of the processes has ended
+        ["dropped:", "no", "room", "2", "+0.0/s"],
+        ["time", "in", "trimming", "0.2", "s", "+0.1/s"],
+    ]
+    assert "Since" not in "\n".join(lines(layer_status(counters=Counters(sent=1))))
 
 
 @nothing_opened

@@ -18,6 +18,7 @@ from pytest_django import DjangoDbBlocker
 
 from channels_sqlite import get_sync_channel_layer
 from channels_sqlite.exceptions import ChannelDatabaseError
+from channels_sqlite.layers import SqliteChannelLayer
 from channels_sqlite.sync import SyncChannelLayer
 from tests.facade.setup import (
     DEADLINE_S,
@@ -291,6 +292,20 @@ def test_a_message_is_gone_with_the_transaction_that_it_joined(own: ChannelDatab
             layer.send("jobs", message(1))
         layer.send("jobs", message(2))
         assert numbers(layer, "jobs") == [0, 2]
+
+
+def test_what_joined_is_counted_when_it_is_committed(own: ChannelDatabase) -> None:
+    with facade_over(own) as layer:
+        assert isinstance(layer.layer, SqliteChannelLayer)
+        with transaction.atomic(using=own.alias):
+            layer.send("jobs", message(1))
+            assert layer.layer.counters.sent == 0
+        assert layer.layer.counters.sent == 1
+        with rolled_back(own.alias):
+            layer.group_send("room", message(2))
+        assert layer.layer.counters.sent == 1
+        assert numbers(layer, "jobs") == [1]
+        assert layer.layer.counters.received == 1
 
 
 def test_a_message_is_gone_with_the_savepoint_that_it_joined(own: ChannelDatabase) -> None:

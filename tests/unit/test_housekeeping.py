@@ -101,12 +101,12 @@ async def test_a_round_that_never_ends_keeps_others_from_checkpoints_alone(
         for number in range(LARGE_MESSAGES):
             await layer.send("jobs", {"n": number, "data": LARGE})
         clock.shift_s += 200
-        await aeventually(lambda: count_messages(database.path) == 0, 20)
+        await aeventually(lambda: count_messages(database.path) == 0, 60)
         await housekeep(layer)
         assert wal_bytes(database) > LARGE_MESSAGES * len(LARGE)
     finally:
         lock.__exit__()
-    await aeventually(lambda: wal_bytes(database) < 1_000_000, 20)
+    await aeventually(lambda: wal_bytes(database) < 1_000_000, 60)
 
 
 # Checkpoints
@@ -116,7 +116,7 @@ async def test_a_large_wal_is_brought_in_and_emptied(make_layer: LayerFactory, d
     layer = make_layer(capacity=1000)
     for number in range(LARGE_MESSAGES):
         await layer.send("jobs", {"n": number, "data": LARGE})
-    await aeventually(lambda: wal_bytes(database) < 1_000_000, 15)
+    await aeventually(lambda: wal_bytes(database) < 1_000_000, 60)  # a disk may be slow
     assert database.path.stat().st_size > LARGE_MESSAGES * len(LARGE)
     assert (await receive(layer, "jobs"))["n"] == 0
 
@@ -144,7 +144,7 @@ async def test_a_reader_in_a_transaction_does_not_make_housekeeping_fail(
         await housekeep(layer)
         await housekeep(layer)
         reader.execute("COMMIT")
-    await aeventually(lambda: wal_bytes(database) < 1_000_000, 15)
+    await aeventually(lambda: wal_bytes(database) < 1_000_000, 60)  # a disk may be slow
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
     assert (await receive(layer, "jobs"))["n"] == 0
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from channels_sqlite.counters import Counters
 from channels_sqlite.mailboxes import Entry, Mailboxes
 from channels_sqlite.waiters import LoopWaiter
 
@@ -27,7 +28,7 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
 @pytest.fixture
 def boxes() -> Mailboxes:
     """Mailboxes with room for three messages each."""
-    return Mailboxes(lambda channel: 3)
+    return Mailboxes(lambda channel: 3, Counters())
 
 
 def entry(number: int, *, expires_at: float = NOW + 60) -> Entry:
@@ -114,29 +115,50 @@ def test_what_is_held_is_counted(boxes: Mailboxes) -> None:
 def test_a_mailbox_goes_with_its_last_message(boxes: Mailboxes) -> None:
     put(boxes, 1)
     assert len(boxes) == 1
-    boxes.forget_empty()
+    boxes.sweep(NOW, all_waiters=False)
     assert len(boxes) == 1
     take_all(boxes, CHANNEL)
-    boxes.forget_empty()
+    boxes.sweep(NOW, all_waiters=False)
     assert len(boxes) == 0
 
 
 def test_a_mailbox_goes_with_its_last_expired_message(boxes: Mailboxes) -> None:
     put(boxes, 1, expires_at=NOW + 1)
-    boxes.drop_all_expired(NOW + 1)
-    boxes.forget_empty()
+    assert boxes.sweep(NOW + 1, all_waiters=False) == (1, [])
     assert len(boxes) == 0
 
 
 def test_a_mailbox_goes_with_its_last_waiter(boxes: Mailboxes, loop: asyncio.AbstractEventLoop) -> None:
     waiter = LoopWaiter(CHANNEL, loop)
     boxes.add_waiter(waiter)
-    boxes.forget_empty()
+    boxes.sweep(NOW, all_waiters=False)
     assert len(boxes) == 1
     assert boxes.remove_waiter(waiter)
-    boxes.forget_empty()
+    boxes.sweep(NOW, all_waiters=False)
     assert len(boxes) == 0
     assert boxes.waiting_channels == 0
+
+
+def test_who_was_woken_and_does_not_come_leaves_the_line_at_the_second_sweep(
+    boxes: Mailboxes, loop: asyncio.AbstractEventLoop
+) -> None:
+    stuck, next_one = LoopWaiter(CHANNEL, loop), LoopWaiter(CHANNEL, loop)
+    boxes.add_waiter(stuck)
+    boxes.add_waiter(next_one)
+    assert boxes.put(CHANNEL, entry(1), NOW) == (True, stuck)
+    assert boxes.sweep(NOW, all_waiters=False) == (0, [])
+    assert boxes.sweep(NOW, all_waiters=False) == (0, [CHANNEL])
+    assert boxes.wakeable(CHANNEL) == [next_one]
+
+
+def test_waiters_of_closed_loops_are_found_when_there_are_any(boxes: Mailboxes) -> None:
+    loop = asyncio.new_event_loop()
+    boxes.add_waiter(LoopWaiter(CHANNEL, loop))
+    boxes.sweep(NOW, all_waiters=True)
+    assert boxes.waiting_channels == 1
+    loop.close()
+    boxes.sweep(NOW, all_waiters=True)
+    assert (boxes.waiting_channels, len(boxes)) == (0, 0)
 
 
 def test_clearing_keeps_the_waiters(boxes: Mailboxes, loop: asyncio.AbstractEventLoop) -> None:
@@ -144,7 +166,7 @@ def test_clearing_keeps_the_waiters(boxes: Mailboxes, loop: asyncio.AbstractEven
     boxes.add_waiter(waiter)
     put(boxes, 1, OTHER)
     boxes.clear()
-    boxes.forget_empty()
+    boxes.sweep(NOW, all_waiters=False)
     assert len(boxes) == 1
     assert boxes.put(CHANNEL, entry(2), NOW) == (True, waiter)
 
