@@ -17,6 +17,7 @@ from django.test import override_settings
 
 from channels_sqlite import Channel, Group, SyncChannelLayer, checks
 from channels_sqlite.configured import LayerEntry
+from channels_sqlite.counters import Counters
 from channels_sqlite.layers import SqliteChannelLayer
 from channels_sqlite.management import commands
 from channels_sqlite.management.commands import channels_status
@@ -176,8 +177,10 @@ def test_the_output_of_channels_status_is_what_the_command_prints(
             "channels": tuple(ChannelStatus(**one) for one in written["channels"]),
             "groups": tuple(GroupStatus(**one) for one in written["groups"]),
             "processes": tuple(
-                ProcessStatus(**{**one, "listening": tuple(one["listening"])}) for one in written["processes"]
+                ProcessStatus(**{**one, "listening": tuple(one["listening"]), "counters": Counters(**one["counters"])})
+                for one in written["processes"]
             ),
+            "counters": Counters(**written["counters"]),
         }
     )
 
@@ -197,6 +200,11 @@ def test_the_output_of_channels_status_is_what_the_command_prints(
         assert json.loads(capsys.readouterr().out) == sample()
     [shown] = [block.text for block in blocks() if block.text.startswith("$ python manage.py channels_status")]
     assert shown.partition("\n")[2] == printed
+
+
+def test_the_table_of_counters_has_every_counter_in_order() -> None:
+    documented = [name for row in table("Commands", 1) for name in re.findall(r"`(\w+)`", row[0])]
+    assert documented == [field.name for field in dataclasses.fields(Counters)]
 
 
 # Names
