@@ -31,7 +31,8 @@ from tests.support.waiting import aeventually, eventually
 DEADLINE_S = 30
 
 TROUBLES = table("Troubleshooting")
-QUOTES = [quote for row in TROUBLES for quote in re.findall(r"`([^`]+ [^`]+)`", row[0])]
+CODE = [code for row in TROUBLES for code in re.findall(r"`([^`]+)`", row[0])]
+QUOTES = [code for code in CODE if " " in code]
 """What stands between backticks in the first column and is more than a name."""
 
 
