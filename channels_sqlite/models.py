@@ -1,4 +1,4 @@
-"""The tables. Migrations, the admin and curious developers use these models; the message path speaks SQL (`store`)."""
+"""The tables, for migrations, the admin and curious developers; the message path speaks SQL (`statements`)."""
 
 from __future__ import annotations
 

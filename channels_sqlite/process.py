@@ -34,7 +34,7 @@ from channels_sqlite.registration import Registration
 from channels_sqlite.reports import Reports
 from channels_sqlite.store import Store
 from channels_sqlite.wakeup import Sender, have_unix_datagrams
-from channels_sqlite.watches import LoopWatches, ThreadWatch
+from channels_sqlite.watches import Duty, LoopWatches, ThreadWatch
 from channels_sqlite.writes import Writes
 
 __all__ = ["LayerProcess"]
@@ -74,18 +74,14 @@ class LayerProcess:
         self.inbox = Inbox(
             self.client, options, self.outbox, self.reports, failed=self._failed, publish=self._publish_soon
         )
-        self.watches = LoopWatches(
+        duty = Duty(
             options.polling_interval,
             wake_socket=lambda: self._registration.wake_socket,
             on_wake=self.inbox.pull,
             on_tick=self._poll,
         )
-        self.threads = ThreadWatch(
-            options.polling_interval,
-            wake_socket=lambda: self._registration.wake_socket,
-            on_wake=self.inbox.pull,
-            on_tick=self._poll,
-        )
+        self.watches = LoopWatches(duty)
+        self.threads = ThreadWatch(duty)
         self._registration = Registration(
             self.client,
             options.prefix,

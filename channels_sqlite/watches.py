@@ -11,17 +11,28 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from channels_sqlite.loops import call_in, run_in
 from channels_sqlite.waiters import Gate
 from channels_sqlite.wakeup import WakeSocket
 
-__all__ = ["LoopWatch", "LoopWatches", "ThreadWatch"]
+__all__ = ["Duty", "LoopWatch", "LoopWatches", "ThreadWatch"]
 
 LET_GO_S = 1.0
 
 # poll() opens no descriptor and takes any number of one; Windows has only select().
 _Selector: type[selectors.BaseSelector] = getattr(selectors, "PollSelector", selectors.SelectSelector)
+
+
+@dataclass(frozen=True)
+class Duty:
+    """What there is to watch, and what to do."""
+
+    interval_s: float
+    wake_socket: Callable[[], WakeSocket | None]
+    on_wake: Callable[[], object]
+    on_tick: Callable[[], object]
 
 
 class LoopWatch:
@@ -31,21 +42,10 @@ class LoopWatch:
     and go cost nothing here. All of it runs on that loop.
     """
 
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        interval_s: float,
-        *,
-        wake_socket: Callable[[], WakeSocket | None],
-        on_wake: Callable[[], None],
-        on_tick: Callable[[], None],
-    ) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, duty: Duty) -> None:
         self.loop = loop
         self.waiting = 0  # receivers of this loop; guarded by the inbox's lock
-        self._interval_s = interval_s
-        self._wake_socket = wake_socket
-        self._on_wake = on_wake
-        self._on_tick = on_tick
+        self._duty = duty
         self._watched: socket.socket | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -57,7 +57,7 @@ class LoopWatch:
     def start(self) -> None:
         """Begin to watch; does nothing when it does."""
         if self._timer is None:
-            self._timer = self.loop.call_later(self._interval_s, self._tick)
+            self._timer = self.loop.call_later(self._duty.interval_s, self._tick)
             self._watch()
 
     def stop(self) -> None:
@@ -77,12 +77,12 @@ class LoopWatch:
         if self.waiting <= 0:
             self.stop()
             return
-        self._timer = self.loop.call_later(self._interval_s, self._tick)
+        self._timer = self.loop.call_later(self._duty.interval_s, self._tick)
         self._watch()
-        self._on_tick()
+        self._duty.on_tick()
 
     def _watch(self) -> None:
-        wake = self._wake_socket()
+        wake = self._duty.wake_socket()
         current = None if wake is None else wake.socket
         if current is self._watched:
             return
@@ -95,29 +95,19 @@ class LoopWatch:
             self._watched = current
 
     def _readable(self) -> None:
-        wake = self._wake_socket()
+        wake = self._duty.wake_socket()
         if wake is None or wake.socket is not self._watched:
             self._watch()
             return
         wake.drain()
-        self._on_wake()
+        self._duty.on_wake()
 
 
 class LoopWatches:
     """The watches of all event loops that have receivers. May be called by any thread."""
 
-    def __init__(
-        self,
-        interval_s: float,
-        *,
-        wake_socket: Callable[[], WakeSocket | None],
-        on_wake: Callable[[], None],
-        on_tick: Callable[[], None],
-    ) -> None:
-        self._interval_s = interval_s
-        self._wake_socket = wake_socket
-        self._on_wake = on_wake
-        self._on_tick = on_tick
+    def __init__(self, duty: Duty) -> None:
+        self._duty = duty
         self._watches: dict[asyncio.AbstractEventLoop, LoopWatch] = {}
         self._closed = False  # a loop was, since somebody asked
         self._lock = threading.Lock()
@@ -126,9 +116,7 @@ class LoopWatches:
         """Return the watch of `loop`, which runs in this thread."""
         watch = self._watches.get(loop)
         if watch is None:
-            watch = LoopWatch(
-                loop, self._interval_s, wake_socket=self._wake_socket, on_wake=self._on_wake, on_tick=self._on_tick
-            )
+            watch = LoopWatch(loop, self._duty)
             with self._lock:
                 self._forget_closed()
                 self._watches[loop] = watch
@@ -168,18 +156,8 @@ class ThreadWatch:
     When the one that watches leaves, another takes over. No thread is started for it.
     """
 
-    def __init__(
-        self,
-        interval_s: float,
-        *,
-        wake_socket: Callable[[], WakeSocket | None],
-        on_wake: Callable[[], None],
-        on_tick: Callable[[], None],
-    ) -> None:
-        self._interval_s = interval_s
-        self._wake_socket = wake_socket
-        self._on_wake = on_wake
-        self._on_tick = on_tick
+    def __init__(self, duty: Duty) -> None:
+        self._duty = duty
         self._watching = threading.Lock()  # held by the thread that watches
         self._lock = threading.Lock()
         self._sleepers: dict[Gate, None] = {}
@@ -208,24 +186,24 @@ class ThreadWatch:
 
     def _watch(self, gate: Gate, until: float | None) -> None:
         bell = self._open_bell()
-        tick_at = time.monotonic() + self._interval_s
+        tick_at = time.monotonic() + self._duty.interval_s
         gate.poke = self.poke
         try:
             while not gate.opened:
                 now = time.monotonic()
                 if now >= tick_at:
-                    tick_at = now + self._interval_s
-                    self._on_tick()
+                    tick_at = now + self._duty.interval_s
+                    self._duty.on_tick()
                 elif until is not None and now >= until:
                     return
                 elif self._select(bell, min(tick_at, tick_at if until is None else until) - now):
-                    self._on_wake()
+                    self._duty.on_wake()
         finally:
             gate.poke = None
 
     def _select(self, bell: socket.socket, timeout_s: float) -> bool:
         """Sleep until something happens, at most `timeout_s`; return whether this process was woken."""
-        wake = self._wake_socket()
+        wake = self._duty.wake_socket()
         with _Selector() as selector:
             try:
                 selector.register(bell, selectors.EVENT_READ)

@@ -11,8 +11,8 @@ import pytest
 from django.apps import apps
 from django.core.management import call_command
 
-from channels_sqlite import store
-from channels_sqlite.store import Store
+from channels_sqlite import statements
+from channels_sqlite.store import Kind, Store
 from tests.support.databases import fresh_file
 
 OURS = ("message", "membership", "process", "listener")
@@ -125,10 +125,10 @@ NOT_PLANNED = {
 """Statements that search nothing, or are meant to look at everything."""
 
 
-def statements() -> dict[str, str]:
+def all_statements() -> dict[str, str]:
     """Every statement of the store by its name, those of a tuple with their index."""
     found: dict[str, str] = {}
-    for name, value in vars(store).items():
+    for name, value in vars(statements).items():
         if not name.isupper() or name.startswith("_"):
             continue
         if isinstance(value, str):
@@ -185,7 +185,7 @@ def plan(connection: sqlite3.Connection, statement: str) -> list[str]:
 def test_every_statement_uses_its_index(connection: sqlite3.Connection, filled: bool) -> None:
     if filled:
         fill(connection)
-    known = statements()
+    known = all_statements()
     wrong: dict[str, list[str]] = {}
     for name, expected in PLANS.items():
         steps = plan(connection, known[name])
@@ -199,7 +199,7 @@ def test_every_statement_uses_its_index(connection: sqlite3.Connection, filled: 
 
 @pytest.mark.parametrize("name", ["COUNT_WAITING", "COUNT_ADDRESSED", "CHANNELS_WITH_WAITING", "EXPIRED_WAITING"])
 def test_counting_and_looking_read_no_rows(connection: sqlite3.Connection, name: str) -> None:
-    statement = statements()[name]
+    statement = all_statements()[name]
     root = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'channels_sqlite_message'").fetchone()
     # https://www.sqlite.org/opcode.html: OpenRead P1 is a cursor on the root page P2, Column P1 reads from one.
     steps = connection.execute(f"EXPLAIN {statement}", parameters_for(statement)).fetchall()
@@ -208,12 +208,12 @@ def test_counting_and_looking_read_no_rows(connection: sqlite3.Connection, name:
 
 
 def test_every_statement_is_judged_here() -> None:
-    assert set(statements()) == set(PLANS) | NOT_PLANNED
+    assert set(all_statements()) == set(PLANS) | NOT_PLANNED
 
 
 def test_every_statement_is_used_by_the_store() -> None:
     source = inspect.getsource(Store)
-    unused = {name.partition("[")[0] for name in statements()} - set(re.findall(r"\b[A-Z][A-Z_]+\b", source))
+    unused = {name.partition("[")[0] for name in all_statements()} - set(re.findall(r"\b[A-Z][A-Z_]+\b", source))
     assert unused == set()
 
 
@@ -221,7 +221,7 @@ def test_every_index_is_used_by_a_statement(connection: sqlite3.Connection) -> N
     indexes = connection.execute(
         "SELECT name FROM sqlite_master WHERE type = 'index' AND tbl_name LIKE 'channels_sqlite_%'"
     ).fetchall()
-    steps = " ".join(step for statement in statements().values() for step in plan(connection, statement))
+    steps = " ".join(step for statement in all_statements().values() for step in plan(connection, statement))
     # The primary key of processes is text, and has an index for it; some backends add one for LIKE.
     unused = {name for (name,) in indexes if name not in steps and not name.startswith("sqlite_autoindex_")}
     assert unused == set()
@@ -230,7 +230,7 @@ def test_every_index_is_used_by_a_statement(connection: sqlite3.Connection) -> N
 @pytest.mark.parametrize("table", OURS)
 def test_the_store_knows_exactly_the_columns_of_the_migrations(connection: sqlite3.Connection, table: str) -> None:
     columns = {row[1] for row in connection.execute(f"PRAGMA table_info(channels_sqlite_{table})")}
-    probes = [" ".join(probe.split()) for probe in store.PROBES]
+    probes = [" ".join(probe.split()) for probe in statements.PROBES]
     probe = next(probe for probe in probes if f"FROM channels_sqlite_{table} " in probe)
     assert set(probe.removeprefix("SELECT ").partition(" FROM ")[0].split(", ")) == columns
     model = apps.get_model("channels_sqlite", table)
@@ -252,7 +252,7 @@ def test_the_payload_is_the_last_column(connection: sqlite3.Connection) -> None:
 
 def test_the_numbers_of_the_kinds_are_the_same_in_models_and_store() -> None:
     kinds = apps.get_model("channels_sqlite", "Message").Kind
-    assert {kind.name: kind.value for kind in kinds} == {kind.name: kind.value for kind in store.Kind}
+    assert {kind.name: kind.value for kind in kinds} == {kind.name: kind.value for kind in Kind}
 
 
 @pytest.mark.django_db(databases=["default", "channels"])

@@ -13,7 +13,7 @@ import pytest
 from channels_sqlite.layers import SqliteChannelLayer
 from channels_sqlite.presence import MeetingPlace
 from channels_sqlite.wakeup import Sender, WakeSocket
-from channels_sqlite.watches import LoopWatch
+from channels_sqlite.watches import Duty, LoopWatch
 from tests.processes.evidence import client_of, query
 from tests.support.databases import ChannelDatabase
 from tests.support.layers import LayerFactory
@@ -116,10 +116,7 @@ class Calls:
     def watch(self, *, interval_s: float = INTERVAL_S) -> LoopWatch:
         return LoopWatch(
             asyncio.get_running_loop(),
-            interval_s,
-            wake_socket=lambda: self.wake_socket,
-            on_wake=self._wake,
-            on_tick=self._tick,
+            Duty(interval_s, wake_socket=lambda: self.wake_socket, on_wake=self._wake, on_tick=self._tick),
         )
 
     def _wake(self) -> None:
