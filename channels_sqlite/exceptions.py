@@ -77,7 +77,10 @@ def remedy_for(error: sqlite3.Error, alias: str) -> str:
     code = _primary_code(error)
     text = str(error)
     if text.startswith(("no such table", "no such column")) or "has no column named" in text:
-        return f'its tables are missing or old; run "python manage.py migrate --database={alias}"'
+        return (
+            f'its tables are missing or old; run "python manage.py migrate --database={alias}", with "channels_sqlite" '
+            f"in INSTALLED_APPS"
+        )
     if code in (_BUSY, _LOCKED):
         return "it stays locked by another connection; " + who_holds_the_lock()
     if code == _READONLY:

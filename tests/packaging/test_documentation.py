@@ -1,53 +1,147 @@
-"""The README names everything that users can meet: every check and every command."""
+"""The README is whole and in order: every option, check, command and public name, and every block of code is run."""
 
+import ast
+import dataclasses
+import importlib
 import inspect
+import json
 import pkgutil
+import re
+import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
-from django.core.management import BaseCommand, load_command_class
+from django.core.management import BaseCommand, call_command, load_command_class
+from django.test import override_settings
 
-from channels_sqlite import checks
+from channels_sqlite import Channel, Group, SyncChannelLayer, checks
+from channels_sqlite.configured import LayerEntry
+from channels_sqlite.counters import Counters
+from channels_sqlite.layers import SqliteChannelLayer
 from channels_sqlite.management import commands
+from channels_sqlite.management.commands import channels_status
+from channels_sqlite.options import Options
+from channels_sqlite.status import ChannelStatus, GroupStatus, LayerStatus, ProcessStatus
+from tests.benchmarks.__main__ import _parser as benchmark_parser
+from tests.benchmarks.scenarios import SCENARIOS
+from tests.django.project import DOCUMENTED
+from tests.packaging.ids import IDS
+from tests.packaging.readme import README, blocks, section, sections, table
 
-README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
-
-IDS = sorted(
-    value
-    for value in vars(checks).values()
-    if isinstance(value, str) and value.startswith(("channels_sqlite.E", "channels_sqlite.W", "channels_sqlite.I"))
-)
 COMMANDS = sorted(info.name for info in pkgutil.iter_modules(commands.__path__))
+ROOT = README.parent
+TESTS = ROOT / "tests"
+
+ORDER = [
+    "When not to use it",
+    "Install",
+    "Quickstart",
+    "See it run",
+    "Options",
+    "In consumers",
+    "In synchronous code",
+    "Typed handles",
+    "Background work without Celery",
+    "When one machine is not enough",
+    "Commands",
+    "System checks",
+    "Admin",
+    "Servers",
+    "Errors",
+    "Testing",
+    "Troubleshooting",
+    "Limits",
+    "Benchmarks",
+    "How it works",
+    "Contributing",
+]
 
 
-def section(title: str) -> str:
-    """The text below a heading, up to the next one."""
-    return README.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+def test_the_sections_are_in_order() -> None:
+    assert sections() == ORDER
 
 
-def test_the_lists_are_not_empty() -> None:
-    assert len(IDS) >= 20
-    assert COMMANDS == ["channels_flush", "channels_send", "channels_status", "channels_trim"]
+def test_links_within_the_readme_lead_somewhere() -> None:
+    text = README.read_text(encoding="utf-8")
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    anchors = {re.sub(r"[^\w\- ]", "", heading).lower().replace(" ", "-") for heading in headings}
+    links = set(re.findall(r"\]\(#([^)]+)\)", text))
+    assert links
+    assert links <= anchors
+
+
+# Options
+
+
+def test_the_table_of_options_has_every_option_in_order_with_its_default() -> None:
+    rows = table("Options")
+    assert all(len(row) == 4 and all(row) for row in rows)
+    documented = {name.strip("`"): ast.literal_eval(default.strip("`")) for name, _, default, _ in rows}
+    actual = {field.name: field.default for field in dataclasses.fields(Options)}
+    assert list(documented) == list(actual)
+    given = {name: value for name, value in documented.items() if value is not None}
+    assert given == {name: value for name, value in actual.items() if name in given}
+    assert Options.from_config(documented) == Options()
+
+
+@pytest.mark.parametrize("row", table("Options"), ids=lambda row: row[0].strip("`"))
+def test_the_type_of_an_option_is_the_one_that_is_taken(row: list[str]) -> None:
+    option, kind = row[0].strip("`"), row[1]
+    taken: dict[str, object] = {
+        "str": "text",
+        "seconds": 0.5,
+        "int": 1,
+        "dict": {"jobs.*": 5, re.compile("x"): 6},
+        "bool": False,
+        "bytes": 1,
+        "list": ["a key", b"another"],
+    }
+    Options.from_config({option: taken[kind.split()[0]]})
+    if "None" in kind:
+        Options.from_config({option: None})
+    for bound, limit in re.findall(r"([>≥]) (\d+)", kind):
+        with pytest.raises(Exception, match=option):
+            Options.from_config({option: int(limit) - (bound == "≥")})
+        if bound == "≥":
+            Options.from_config({option: int(limit)})
+
+
+def test_the_settings_of_the_quickstart_are_those_that_the_other_tests_use() -> None:
+    [readme] = [block.text for block in blocks() if (block.section, block.language) == ("Quickstart", "python")]
+
+    def values(text: str) -> dict[str, object]:
+        names: dict[str, object] = {"INSTALLED_APPS": ["..."], "BASE_DIR": Path("site")}
+        exec(text.replace("[..., ", "[*INSTALLED_APPS, "), names)
+        return {name: value for name, value in names.items() if name.isupper()}
+
+    assert values(readme) == values(DOCUMENTED)
+
+
+# Checks
 
 
 def test_ids_are_used_once() -> None:
-    assert len(IDS) == len(set(IDS))
+    constants = [value for value in vars(checks).values() if isinstance(value, str) and value in IDS]
+    assert len(IDS) == len(set(constants)) == len(constants) >= 20
 
 
-@pytest.mark.parametrize("check_id", IDS)
-def test_every_check_id_stands_in_the_table_once(check_id: str) -> None:
-    assert section("System checks").count(f"| `{check_id}` | ") == 1
+def test_the_table_of_checks_has_every_id_once_in_order() -> None:
+    assert [row[0].strip("`") for row in table("System checks")] == IDS
+    assert all(len(row) == 3 and all(row) for row in table("System checks"))
 
 
-def test_the_table_has_no_other_ids() -> None:
-    rows = [line for line in section("System checks").splitlines() if line.startswith("| `channels_sqlite.")]
-    assert len(rows) == len(IDS)
+# Commands
+
+
+def test_the_table_of_commands_has_every_command() -> None:
+    documented = [row[0].strip("`").split()[0] for row in table("Commands")]
+    assert sorted(documented) == COMMANDS == ["channels_flush", "channels_send", "channels_status", "channels_trim"]
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_and_each_of_its_own_options_is_described(name: str) -> None:
     text = section("Commands")
-    assert f"| `{name}" in text
     command = load_command_class("channels_sqlite", name)
     assert inspect.getdoc(command)
     parser = command.create_parser("manage.py", name)
@@ -56,3 +150,181 @@ def test_every_command_and_each_of_its_own_options_is_described(name: str) -> No
     for action in parser._actions:
         for option in set(action.option_strings) - django_options:
             assert f"`{option}" in text or f" {option}" in text, option
+
+
+def test_options_that_the_readme_gives_to_commands_exist() -> None:
+    known = {"--help", "--json"}
+    for name in COMMANDS:
+        parser = load_command_class("channels_sqlite", name).create_parser("manage.py", name)
+        known |= {option for action in parser._actions for option in action.option_strings}
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", section("Commands"))) <= known
+
+
+def sample() -> dict[str, Any]:  # Any: JSON
+    """What the README shows as the output of `channels_status --json`."""
+    [text] = [block.text for block in blocks() if block.section == "Commands" and block.text.startswith("{")]
+    shape: dict[str, Any] = json.loads(text)
+    return shape
+
+
+def test_the_output_of_channels_status_is_what_the_command_prints(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    [written] = sample()["layers"]
+    status = LayerStatus(
+        **{
+            **written,
+            "channels": tuple(ChannelStatus(**one) for one in written["channels"]),
+            "groups": tuple(GroupStatus(**one) for one in written["groups"]),
+            "processes": tuple(
+                ProcessStatus(**{**one, "listening": tuple(one["listening"]), "counters": Counters(**one["counters"])})
+                for one in written["processes"]
+            ),
+            "counters": Counters(**written["counters"]),
+        }
+    )
+
+    def look_at(entry: LayerEntry) -> LayerStatus:
+        assert entry.alias == "default"
+        return status
+
+    monkeypatch.setattr(channels_status, "look_at", look_at)
+    layers = {
+        "default": {"BACKEND": "channels_sqlite.layers.SqliteChannelLayer"},
+        "other": {"BACKEND": "channels.layers.InMemoryChannelLayer"},
+    }
+    with override_settings(CHANNEL_LAYERS=layers):
+        call_command("channels_status")
+        printed = capsys.readouterr().out
+        call_command("channels_status", "--json")
+        assert json.loads(capsys.readouterr().out) == sample()
+    [shown] = [block.text for block in blocks() if block.text.startswith("$ python manage.py channels_status")]
+    assert shown.partition("\n")[2] == printed
+
+
+def test_the_table_of_counters_has_every_counter_in_order() -> None:
+    documented = [name for row in table("Commands", 1) for name in re.findall(r"`(\w+)`", row[0])]
+    assert documented == [field.name for field in dataclasses.fields(Counters)]
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    ("owner", "title"),
+    [(SyncChannelLayer, "In synchronous code"), (Channel, "Typed handles"), (Group, "Typed handles")],
+)
+def test_every_method_is_described(owner: type, title: str) -> None:
+    methods = [name for name, value in vars(owner).items() if inspect.isfunction(value) and not name.startswith("_")]
+    internal = {"fork_locks", "after_fork_in_child"}
+    rows = "\n".join(" ".join(row) for row in table(title))
+    assert [name for name in methods if name not in internal and not re.search(rf"`{name}\b", rows)] == []
+
+
+@pytest.mark.parametrize(
+    "module", ["channels_sqlite", "channels_sqlite.exceptions", "channels_sqlite.lifespan", "channels_sqlite.testing"]
+)
+def test_every_public_name_of_what_users_import_is_mentioned(module: str) -> None:
+    text = README.read_text(encoding="utf-8")
+    # The usual; what `lossy` gives; an ImproperlyConfigured.
+    unmentioned = {"__version__", "Losses", "UnusableAliasError"}
+    names = set(importlib.import_module(module).__all__) - unmentioned
+    assert {name for name in names if not re.search(rf"\b{name}\b", text)} == set()
+
+
+def test_beyond_the_specification_the_layer_has_what_the_readme_says() -> None:
+    text = section("In consumers")
+    assert all(f"layer.{name}(" in text for name in ("group_channels", "group_count"))
+    assert SqliteChannelLayer.extensions == ["groups", "flush"]
+
+
+def test_every_module_is_in_the_table_of_files() -> None:
+    cells = [name for row in table("How it works") for name in re.findall(r"`([a-z_]+\.py|[a-z_]+/)`", row[0])]
+    package = ROOT / "channels_sqlite"
+    actual = {path.name for path in package.glob("*.py")} - {"__init__.py"}
+    actual |= {f"{path.parent.name}/" for path in package.glob("*/__init__.py")}
+    assert len(cells) == len(set(cells))
+    assert set(cells) == actual
+
+
+# Blocks of code
+
+DRAWING = "a drawing"
+INSTALLING = "`python -m tests` installs the wheel instead"
+
+EXERCISED = {
+    "consumer.send ─►": DRAWING,
+    "pip install channels_sqlite": INSTALLING,
+    "INSTALLED_APPS = [...": "new_project: followed",
+    "python manage.py migrate": "new_project: followed",
+    "python manage.py shell -c": "new_project: test_the_message_of_the_quickstart_passes",
+    "python manage.py channels_send": "new_project: test_the_message_of_the_quickstart_passes",
+    "python example/manage.py demo": "demo: test_demo_does_all_of_its_own_set_up",
+    "# mysite/": "new_project: test_the_chat_of_the_readme_speaks_to_another_process",
+    "# photos/": "readme: test_all_code_of_these_sections_is_run",
+    "CHANNEL_LAYERS = {": "readme: test_the_settings_for_redis_make_a_layer",
+    "$ python manage.py channels_status": "documentation: test_the_output_of_channels_status",
+    '{"layers": [': "documentation: test_the_output_of_channels_status",
+    "# conftest.py": "testing_runs: test_pytest_with_databases_in_memory_and_the_code_of_the_readme",
+    "python -m tests.benchmarks": "documentation: test_commands_of_the_benchmarks_are_taken",
+    "uv run --group benchmark": "documentation: test_commands_of_the_benchmarks_are_taken",
+    "send, group_send ─►": DRAWING,
+    "python -m tests": "this very run",
+    "uv sync --group dev": "documentation: test_commands_for_contributors",
+}
+"""How each block begins, and which module and test, or fixture, runs it; or why none does."""
+
+EXERCISED_IN_EXAMPLE = {
+    "python manage.py demo": "demo: demo",
+    "uv sync": "documentation: test_commands_of_the_example_exist",
+}
+
+
+def runs(text: str, exercised: dict[str, str]) -> str:
+    """Where a block is run: of the beginnings that fit, the longest counts."""
+    return max((start for start in exercised if text.startswith(start)), key=len, default="")
+
+
+@pytest.mark.parametrize(
+    ("file", "exercised"), [(README, EXERCISED), (ROOT / "example" / "README.md", EXERCISED_IN_EXAMPLE)]
+)
+def test_every_block_of_code_is_run_somewhere(file: Path, exercised: dict[str, str]) -> None:
+    found = [(block.text.partition("\n")[0], runs(block.text, exercised)) for block in blocks(file)]
+    assert [line for line, start in found if not start] == []
+    assert {start for _, start in found} == set(exercised)
+    for where in exercised.values():
+        module, separator, name = where.partition(": ")
+        if separator:
+            [path] = TESTS.glob(f"*/test_{module}.py")
+            assert f"def {name}" in path.read_text(encoding="utf-8"), where
+
+
+def test_commands_of_the_benchmarks_are_taken() -> None:
+    texts = [block.text for block in blocks() if "tests.benchmarks" in block.text]
+    assert len(texts) >= 3
+    for text in texts:
+        benchmark_parser().parse_args(shlex.split(text.partition("tests.benchmarks")[2]))
+
+
+def test_the_table_of_scenarios_has_every_scenario() -> None:
+    [rows] = [
+        table("Benchmarks", number) for number in range(3) if table("Benchmarks", number)[0][1].startswith("send")
+    ]
+    documented: list[str] = []
+    for row in rows:
+        for name in re.findall(r"`([^`]+)`", row[0]):  # "-4x250" goes on from "broadcast-1x10"
+            documented.append(documented[-1].rpartition("-")[0] + name if name.startswith("-") else name)
+    assert sorted(documented) == sorted(SCENARIOS)
+
+
+def test_commands_for_contributors_name_what_exists() -> None:
+    [text] = [block.text for block in blocks() if block.text.startswith("uv sync --group dev")]
+    assert [word for word in shlex.split(text) if word.startswith("tests/") and not (ROOT / word).is_dir()] == []
+    assert "\ndev = [" in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+
+
+def test_commands_of_the_example_exist() -> None:
+    names = {"migrate", "runserver"}  # Django's
+    names |= {path.stem for path in (ROOT / "example").glob("*/management/commands/*.py")}
+    texts = "".join(block.text for block in blocks(ROOT / "example" / "README.md"))
+    assert set(re.findall(r"manage\.py (\w+)", texts)) <= names

@@ -1,6 +1,5 @@
 """The code in the README runs as it stands there, in a project made as the README says."""
 
-import re
 import signal
 from pathlib import Path
 
@@ -11,9 +10,8 @@ from django.test import override_settings
 
 from channels_sqlite import get_sync_channel_layer
 from tests.django.project import start_project
+from tests.packaging.readme import blocks
 from tests.support.waiting import eventually
-
-README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
 
 SECTIONS = (
     "In synchronous code",
@@ -100,19 +98,16 @@ USE_TASK = """
 
 def _blocks(section: str) -> list[str]:
     """The Python code in a section."""
-    text = re.search(rf"^## {section}\n(.+?)(?=^## |\Z)", README, re.MULTILINE | re.DOTALL)
-    assert text is not None, f"the README has no section {section!r}"
-    return re.findall(r"^```python\n(.+?)^```$", text[1], re.MULTILINE | re.DOTALL)
+    found = [block.text for block in blocks() if (block.section, block.language) == (section, "python")]
+    assert found, f"the README has no Python code in {section!r}"
+    return found
 
 
 def files_in(*sections: str) -> dict[str, str]:
     """The code that names its file in its first line."""
-    found = {}
-    for block in (block for section in sections for block in _blocks(section)):
-        name = re.match(r"# (\S+\.py)\n", block)
-        if name is not None:
-            assert name[1] not in found
-            found[name[1]] = block
+    named = [block for block in blocks() if block.section in sections and block.file]
+    found = {block.file: block.text for block in named}
+    assert len(found) == len(named)
     return found
 
 
