@@ -104,7 +104,7 @@ async def test_rows_of_a_file_that_is_gone_are_not_handed_over(make_layer: Layer
 
 
 async def test_threads_and_loops_keep_the_order(make_layer: LayerFactory) -> None:
-    layer, other = make_layer(), make_layer()
+    layer, other = make_layer(capacity=1000), make_layer(capacity=1000)
     channel = await layer.new_channel()
 
     async def send(sender: int) -> None:
