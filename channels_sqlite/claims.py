@@ -54,7 +54,6 @@ class Claims:
         self._notify = notify
         self._listening: dict[str, float] = {}  # channels and when a receiver last waited (monotonic)
         self._gates: dict[str, dict[Gate, None]] = {}  # of threads that wait
-        self._plentiful: set[str] = set()  # channels from which the last claim got all that it asked for
 
     # Which messages there are
 
@@ -81,13 +80,6 @@ class Claims:
 
     # For coroutines
 
-    def look(self, channel: str) -> None:
-        """Look for messages for a coroutine that began to wait; at once for more, where there were enough before."""
-        if channel in self._plentiful:
-            self.claim(channel)
-        else:
-            self._pull()
-
     def claim(self, channel: str) -> None:
         """Claim as many messages as coroutines wait for."""
         with self._lock:
@@ -108,10 +100,6 @@ class Claims:
             box = self._boxes.open(channel)
             box.claiming -= limit
             box.entries.extend(Entry(*row) for row in rows)
-            if len(rows) == limit:
-                self._plentiful.add(channel)
-            else:
-                self._plentiful.discard(channel)
 
     def _claimed(self, channel: str, limit: int, write: Write[None]) -> None:
         if write.error is not None:
@@ -255,7 +243,6 @@ class Claims:
             idle = [channel for channel, last in self._listening.items() if last < before]
             for channel in idle:
                 del self._listening[channel]
-                self._plentiful.discard(channel)
         return idle
 
     def fail(self, error: Exception) -> None:
