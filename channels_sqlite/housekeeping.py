@@ -72,7 +72,7 @@ class Housekeeping:
         self._kept_from = 0  # with retention: nothing of this prefix lies below this id
         self._scanned_to = 0  # without retention: where the last round stopped looking
         self._orphans_at = 0.0
-        self._memberships_at = 0.0
+        self._memberships_at = 0.0  # seconds since 1970
         self._not_elected = 0  # rounds one after the other
 
     def run(self) -> None:
@@ -136,9 +136,9 @@ class Housekeeping:
     def retire_expired(self) -> None:
         """Take expired messages out of what waits, and delete expired memberships."""
         self._reports.counters.dropped_expired += self._in_batches(self._store.expired_waiting, Store.retire)
-        now = time.monotonic()
-        if now >= self._memberships_at:  # nobody reads an expired one, and finding them takes a scan
-            self._memberships_at = now + MEMBERSHIPS_EVERY_S
+        # Nobody reads an expired one, and finding them takes a scan. Where the clock was set back, it is done as well.
+        if not 0 <= time.time() - self._memberships_at < MEMBERSHIPS_EVERY_S:
+            self._memberships_at = time.time()
             self._in_batches(self._store.expired_memberships, Store.delete_memberships)
 
     def _in_batches(
