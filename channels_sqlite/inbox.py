@@ -1,7 +1,7 @@
 """Reads: the log past this process's cursor into mailboxes, and normal channels through `claims`.
 
-`pull` is the only way in: after a wake-up, after an own commit, and when polling saw a change. It reads without any
-lock of the database, in steps of a few milliseconds.
+There are two ways in. `pull` reads, after a wake-up and when polling saw a change, without any lock of the database and
+in steps of a few milliseconds. `take_in` gets what this very process has just committed for itself.
 
 Threads: everything may be called from any thread. `_lock` guards mailboxes, memberships and cursor, and is held for
 memory operations alone; `reading` is held while the reader connection is used, and whoever finds it taken leaves the

@@ -49,8 +49,9 @@ class Transaction:
 
     A write checks first and writes then: it may raise (ChannelFull) as long as it has written nothing. State outside
     of the database that it changes goes back in `undo` when the transaction fails; `wake` names the clients to wake
-    once it is committed, `after_commit` what else to do then. One that is `joined` is part of a transaction of the
-    user's: nobody tells when that fails, so such writes change no state outside.
+    once it is committed, `own` has the rows for this very process, `after_commit` says what else to do then. One that
+    is `joined` is part of a transaction of the user's: nobody tells when that fails, so such writes change no state
+    outside.
     """
 
     __slots__ = ("after_commit", "first", "joined", "newest", "now", "own", "sent", "store", "undo", "wake")

@@ -1,6 +1,6 @@
 """Being alive, and proving that another process is dead.
 
-Each reader holds a `flock` on a file of its own in the folder `<database>.wake`. The kernel releases it when the
+Each process holds a `flock` on a file of its own in the folder `<database>.wake`. The kernel releases it when the
 process dies, however it dies, and at no other time: a suspended process keeps it, and no clock is asked.
 """
 
