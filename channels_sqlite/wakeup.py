@@ -21,6 +21,7 @@ __all__ = ["Sender", "WakeSocket", "have_unix_datagrams"]
 logger = logging.getLogger(__name__)
 
 KNOWN_PATHS = 1000
+CONNECTED = 100  # sockets
 LONGEST_SOCKET_PATH_BYTES = 100  # sun_path holds 104 on macOS and 108 on Linux, with a zero at its end
 
 
@@ -71,24 +72,32 @@ class WakeSocket:
 
 
 class Sender:
-    """Sends the bytes. May be called by any thread, and never blocks."""
+    """Sends the bytes. May be called by any thread, and never blocks.
+
+    Each client has a socket connected to its own, so that the kernel need not look up a path for every byte. None is
+    closed while others may use it: the socket of one that is gone is connected to the next, and a byte that goes astray
+    does no harm.
+    """
 
     def __init__(self) -> None:
         self._paths: dict[str, str] = {}  # of the clients that were woken lately
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.setblocking(False)
+        self._connected: dict[str, socket.socket] = {}  # by path
+        self._spare: list[socket.socket] = []
+        self._unconnected = _datagram_socket()  # for those beyond the number of connected ones
 
     def locate(self, clients: set[str], store: Store, place: MeetingPlace) -> None:
         """Look up in the database where those clients are of whom that is not known yet."""
         for client in clients:
             if client not in self._paths and (process := store.process(client)) is not None and process.address:
                 if len(self._paths) >= KNOWN_PATHS:
-                    self._paths.clear()
+                    self.forget()
                 self._paths[client] = place.path(process.address)
 
     def forget(self) -> None:
         """Look all clients up again: the database is another one."""
         self._paths.clear()
+        for path in list(self._connected):
+            self._disconnect(path)
 
     def wake(self, clients: set[str]) -> int:
         """Wake those clients whose place is known, and return how many; polling delivers to the others."""
@@ -105,13 +114,49 @@ class Sender:
 
     def send(self, path: str) -> bool:
         """Wake the reader at `path`; return False when the kernel says that nobody is there."""
+        connected = self._connected.get(path)
+        if connected is not None:
+            try:
+                connected.send(b"\0")
+            except ConnectionError:  # nobody there; or somebody who has a new socket by that name
+                self._disconnect(path)
+            except OSError:  # a full buffer has wake-ups enough, and whatever else it is, polling delivers
+                return True
+            else:
+                return True
         try:
-            self._socket.sendto(b"\0", path)
+            self._connect(path)
+            self._unconnected.sendto(b"\0", path)
         except OSError as error:
-            # A full buffer has wake-ups enough, and whatever else it is, polling delivers.
             return error.errno not in (errno.ECONNREFUSED, errno.ENOENT)
         return True
 
+    def _connect(self, path: str) -> None:
+        if self._spare:
+            spare = self._spare.pop()
+        elif len(self._connected) < CONNECTED:
+            spare = _datagram_socket()
+        else:
+            return
+        try:
+            spare.connect(path)
+        except OSError:
+            self._spare.append(spare)
+            raise
+        self._connected[path] = spare
+
+    def _disconnect(self, path: str) -> None:
+        spare = self._connected.pop(path, None)
+        if spare is not None:
+            self._spare.append(spare)
+
     def close(self) -> None:
-        """Close the socket."""
-        self._socket.close()
+        """Close the sockets."""
+        for each in (self._unconnected, *self._connected.values(), *self._spare):
+            each.close()
+
+
+def _datagram_socket() -> socket.socket:
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    made.setblocking(False)
+    return made

@@ -5,11 +5,12 @@ import socket
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
 
+from channels_sqlite import wakeup
 from channels_sqlite.layers import SqliteChannelLayer
 from channels_sqlite.presence import MeetingPlace
 from channels_sqlite.wakeup import Sender, WakeSocket
@@ -71,6 +72,43 @@ def test_a_socket_whose_process_died_is_known_to_be_dead(place: MeetingPlace) ->
     with closing(Sender()) as sender:
         assert Path(place.path(reader.address)).exists()
         assert not sender.send(place.path(reader.address))
+
+
+def test_a_reader_is_woken_at_its_new_socket_of_the_same_name(place: MeetingPlace) -> None:
+    with closing(Sender()) as sender:
+        with closing(WakeSocket(place, "reader")) as first:
+            assert sender.send(place.path(first.address))
+            assert first.drain()
+        with closing(WakeSocket(place, "reader")) as second:
+            assert sender.send(place.path(second.address))
+            assert second.drain()
+
+
+def test_readers_that_went_leave_no_open_sockets_with_the_sender(place: MeetingPlace) -> None:
+    with closing(WakeSocket(place, "other")) as other, closing(Sender()) as sender:
+        assert sender.send(place.path(other.address))
+        descriptors = Path("/proc/self/fd")
+        before = len(list(descriptors.iterdir())) if descriptors.exists() else 0
+        for number in range(3):
+            with closing(WakeSocket(place, f"reader{number}")) as reader:
+                path = place.path(reader.address)
+                assert sender.send(path)
+                assert reader.drain()
+            assert not sender.send(path)
+        if before:
+            assert len(list(descriptors.iterdir())) == before + 1  # one for all of them
+
+
+def test_more_readers_than_sockets_to_keep_connected_are_all_woken(
+    place: MeetingPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wakeup, "CONNECTED", 2)
+    with ExitStack() as stack:
+        readers = [stack.enter_context(closing(WakeSocket(place, f"reader{number}"))) for number in range(5)]
+        sender = stack.enter_context(closing(Sender()))
+        for _ in range(2):
+            assert all(sender.send(place.path(reader.address)) for reader in readers)
+            assert all(reader.drain() for reader in readers)
 
 
 def test_a_full_socket_buffer_neither_blocks_nor_fails_the_sender(place: MeetingPlace) -> None:
