@@ -4,6 +4,9 @@ A process claims exactly as many messages as it has receivers waiting: more woul
 through the mailboxes, because they may be cancelled while a claim is under way. A thread claims one message for itself
 when it is told that something waits.
 
+Senders wake only for the first message that waits on a channel, which is enough: whoever begins to wait looks first, or
+claims where the last claim saw that more is there; a claim that got less than it asked for has seen the channel empty.
+
 Threads: as `inbox`, whose lock and mailboxes are used here.
 """
 

@@ -199,7 +199,8 @@ GROUP_CHANNELS = """
 
 # Parameters: prefix, channel. Unique index channels_sqlite_listener.
 LISTENERS = "SELECT client FROM channels_sqlite_listener WHERE prefix = ? AND channel = ?"
-# Parameters: prefix, channel, now. The same where nothing waits on the channel. One probe of channels_sqlite_waiting.
+# Parameters: prefix, channel, now. The same where nothing waits on the channel, nobody elsewhere: for what waits they
+# have been woken, and who claims sees whether more is there. One probe of channels_sqlite_waiting.
 LISTENERS_OF_EMPTY = """
     SELECT client FROM channels_sqlite_listener WHERE prefix = ?1 AND channel = ?2 AND NOT EXISTS (
         SELECT 1 FROM channels_sqlite_message WHERE prefix = ?1 AND queue = ?2 AND state = 0 AND expires_at > ?3

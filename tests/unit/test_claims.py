@@ -4,9 +4,11 @@ import asyncio
 
 import pytest
 
+from channels_sqlite.claims import Claims
 from channels_sqlite.store import Store
 from tests.faults.support import receive_numbers
 from tests.support.layers import LayerFactory
+from tests.support.waiting import aeventually
 
 DEADLINE_S = 30
 NEVER_S = 3600
@@ -34,6 +36,46 @@ async def test_where_more_waits_it_is_claimed_without_a_look(make_layer: LayerFa
     looks.clear()
     assert await receive_numbers(worker, "jobs", 28) == list(range(2, 30))
     assert looks == []
+
+
+async def test_after_a_lone_message_nothing_is_claimed_without_a_look(
+    make_layer: LayerFactory, looks: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claims: list[str] = []
+    claim = Claims.claim
+
+    def noted(self: Claims, channel: str) -> None:
+        claims.append(channel)
+        claim(self, channel)
+
+    monkeypatch.setattr(Claims, "claim", noted)
+    worker, sender = make_layer(polling_interval=NEVER_S), make_layer()
+    await sender.send("jobs", {"n": 0})
+    assert await receive_numbers(worker, "jobs", 1) == [0]
+    looks.clear()
+    claims.clear()
+    receiving = asyncio.create_task(receive_numbers(worker, "jobs", 1))
+    await aeventually(lambda: looks, DEADLINE_S)
+    assert claims == []
+    await sender.send("jobs", {"n": 1})
+    assert await asyncio.wait_for(receiving, DEADLINE_S) == [1]
+
+
+async def test_only_the_first_message_that_waits_wakes_and_receivers_get_all(make_layer: LayerFactory) -> None:
+    worker, sender = make_layer(polling_interval=NEVER_S), make_layer()
+    await sender.send("jobs", {"n": 0})
+    assert await receive_numbers(worker, "jobs", 1) == [0]
+    listeners = worker.here().inbox.query
+    await aeventually(lambda: listeners(lambda opened: opened.reader.store.listeners("jobs")), DEADLINE_S)
+    before = sender.counters.wakeups_sent
+    for number in range(1, 7):
+        await sender.send("jobs", {"n": number})
+    assert sender.counters.wakeups_sent == before + 1
+    receiving = [asyncio.create_task(receive_numbers(worker, "jobs", 1)) for _ in range(8)]
+    await sender.send("jobs", {"n": 7})
+    await sender.send("jobs", {"n": 8})
+    received = await asyncio.wait_for(asyncio.gather(*receiving), DEADLINE_S)
+    assert sorted(numbers[0] for numbers in received) == list(range(1, 9))
 
 
 async def test_who_claimed_in_vain_is_woken_for_the_next_message(make_layer: LayerFactory) -> None:
