@@ -4,6 +4,9 @@ A process claims exactly as many messages as it has receivers waiting: more woul
 through the mailboxes, because they may be cancelled while a claim is under way. A thread claims one message for itself
 when it is told that something waits.
 
+Senders wake only for the first message that waits on a channel, which is enough: whoever begins to wait looks first, or
+claims where the last claim saw that more is there; a claim that got less than it asked for has seen the channel empty.
+
 Threads: as `inbox`, whose lock and mailboxes are used here.
 """
 
@@ -20,12 +23,10 @@ from channels_sqlite.connections import Connections
 from channels_sqlite.mailboxes import Entry, Mailboxes
 from channels_sqlite.outbox import Outbox, Transaction, Write
 from channels_sqlite.reports import Reports
+from channels_sqlite.store import ClaimedRow
 from channels_sqlite.waiters import Gate, Waiter
 
 __all__ = ["Claims"]
-
-Rows = list[tuple[int, float, bytes]]
-"""Claimed messages: (id, expires_at, payload), in order."""
 
 
 class Claims:
@@ -54,6 +55,7 @@ class Claims:
         self._notify = notify
         self._listening: dict[str, float] = {}  # channels and when a receiver last waited (monotonic)
         self._gates: dict[str, dict[Gate, None]] = {}  # of threads that wait
+        self._plentiful: set[str] = set()  # channels on which the last claim left something
 
     # Which messages there are
 
@@ -80,6 +82,13 @@ class Claims:
 
     # For coroutines
 
+    def look(self, channel: str) -> None:
+        """Look for a message for a coroutine that began to wait; where more was left than claimed, claim at once."""
+        if channel in self._plentiful:
+            self.claim(channel)
+        else:
+            self._pull()
+
     def claim(self, channel: str) -> None:
         """Claim as many messages as coroutines wait for."""
         with self._lock:
@@ -89,21 +98,25 @@ class Claims:
             self._boxes.open(channel).claiming += limit
 
         def claim(transaction: Transaction) -> None:
-            rows = transaction.store.claim(channel, now=transaction.now, limit=limit, delete=self._delete)
+            rows, more = transaction.store.claim(channel, now=transaction.now, limit=limit, delete=self._delete)
             # In the order of the commits, so that two claims on two threads cannot swap their messages.
-            transaction.after_commit.append(lambda: self._arrived(channel, limit, rows))
+            transaction.after_commit.append(lambda: self._arrived(channel, limit, rows, more))
 
         self._outbox.post(claim, lambda write: self._claimed(channel, limit, write))
 
-    def _arrived(self, channel: str, limit: int, rows: Rows) -> None:
+    def _arrived(self, channel: str, limit: int, rows: Sequence[ClaimedRow], more: bool) -> None:
         with self._lock:
             box = self._boxes.open(channel)
             box.claiming -= limit
             box.entries.extend(Entry(*row) for row in rows)
+            if more:
+                self._plentiful.add(channel)
+            else:
+                self._plentiful.discard(channel)
 
     def _claimed(self, channel: str, limit: int, write: Write[None]) -> None:
         if write.error is not None:
-            self._arrived(channel, limit, [])
+            self._arrived(channel, limit, [], more=False)
             self._reports.failed(f"claiming from channel {channel!r}", write.error)
         self.hand_on(channel)  # back to the database what came for receivers that left meanwhile
 
@@ -199,7 +212,7 @@ class Claims:
     def first(self, transaction: Transaction, channels: Sequence[str]) -> tuple[str, Entry] | None:
         """Claim the oldest message of the first of `channels` that has one."""
         for channel in channels:
-            rows = transaction.store.claim(channel, now=transaction.now, limit=1, delete=self._delete)
+            rows, _ = transaction.store.claim(channel, now=transaction.now, limit=1, delete=self._delete)
             if rows:
                 return channel, Entry(*rows[0])
         return None
@@ -243,6 +256,7 @@ class Claims:
             idle = [channel for channel, last in self._listening.items() if last < before]
             for channel in idle:
                 del self._listening[channel]
+                self._plentiful.discard(channel)
         return idle
 
     def fail(self, error: Exception) -> None:

@@ -93,9 +93,11 @@ class SqliteChannelLayer(BaseChannelLayer):
                 watch = process.watches.of(loop)
                 watch.waiting += 1
                 try:
-                    if "!" not in channel or not watch.active:
+                    if not watch.active:
                         watch.start()
                         process.inbox.pull()  # what came before this loop watched
+                    elif "!" not in channel:
+                        process.inbox.claims.look(channel)
                     # Cancelled here, this receiver has taken nothing: what it was woken for stays in the mailbox.
                     await waiter.future
                 except BaseException:

@@ -28,6 +28,7 @@ __all__ = [
     "LEAVE",
     "LISTEN",
     "LISTENERS",
+    "LISTENERS_OF_EMPTY",
     "LISTENING",
     "LOCK",
     "LOWEST_CURSOR",
@@ -36,6 +37,7 @@ __all__ = [
     "NEWEST_ID",
     "NEWEST_ID_BEFORE",
     "OLDEST",
+    "OLDEST_WAITING",
     "PROBES",
     "PROCESS",
     "PROCESSES",
@@ -106,19 +108,18 @@ CHANNELS_WITH_WAITING = """
     )
 """
 
-# Parameters: prefix, queue, now, limit. In the order of ids, which is the order of the sends. The rows come back in
-# any order (https://www.sqlite.org/lang_returning.html), so the caller sorts.
-_OLDEST_WAITING = """
+# Parameters: prefix, queue, now, limit. In the order of ids, which is the order of the sends. Index
+# channels_sqlite_waiting; no payload is read.
+OLDEST_WAITING = """
     SELECT id FROM channels_sqlite_message
     WHERE prefix = ? AND queue = ? AND state = 0 AND expires_at > ? ORDER BY id LIMIT ?
 """
-CLAIM = f"""
-    UPDATE channels_sqlite_message SET state = 1 WHERE id IN ({_OLDEST_WAITING})
-    RETURNING id, expires_at, CAST(payload AS BLOB)
+# Parameters: id, of one that waits. One by one they cost less than in one statement with the look for them.
+CLAIM = """
+    UPDATE channels_sqlite_message SET state = 1 WHERE id = ? RETURNING id, expires_at, CAST(payload AS BLOB)
 """
-CLAIM_AND_DELETE = f"""
-    DELETE FROM channels_sqlite_message WHERE id IN ({_OLDEST_WAITING})
-    RETURNING id, expires_at, CAST(payload AS BLOB)
+CLAIM_AND_DELETE = """
+    DELETE FROM channels_sqlite_message WHERE id = ? RETURNING id, expires_at, CAST(payload AS BLOB)
 """
 
 # Parameters: id. The id keeps the message's place in the order.
@@ -198,6 +199,13 @@ GROUP_CHANNELS = """
 
 # Parameters: prefix, channel. Unique index channels_sqlite_listener.
 LISTENERS = "SELECT client FROM channels_sqlite_listener WHERE prefix = ? AND channel = ?"
+# Parameters: prefix, channel, now. The same where nothing waits on the channel, nobody elsewhere: for what waits they
+# have been woken, and who claims sees whether more is there. One probe of channels_sqlite_waiting.
+LISTENERS_OF_EMPTY = """
+    SELECT client FROM channels_sqlite_listener WHERE prefix = ?1 AND channel = ?2 AND NOT EXISTS (
+        SELECT 1 FROM channels_sqlite_message WHERE prefix = ?1 AND queue = ?2 AND state = 0 AND expires_at > ?3
+    )
+"""
 
 # Parameters: prefix, channel, client.
 LISTEN = "INSERT OR IGNORE INTO channels_sqlite_listener (prefix, channel, client) VALUES (?, ?, ?)"

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from channels_sqlite import statements
 
-__all__ = ["FreeSpace", "Kind", "LogRow", "ProcessRow", "Store"]
+__all__ = ["ClaimedRow", "FreeSpace", "Kind", "LogRow", "ProcessRow", "Store"]
 
 
 class Kind(IntEnum):
@@ -37,6 +37,10 @@ class LogRow(NamedTuple):
     local: str | None
     expires_at: float
     payload: bytes
+
+
+ClaimedRow = tuple[int, float, bytes]
+"""A message taken from a normal channel: (id, expires_at, payload)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,12 +162,14 @@ class Store:
         """Return those of the channels (a JSON array) on which something waits."""
         return [name for (name,) in self._execute(statements.CHANNELS_WITH_WAITING, (self._prefix, channels_json, now))]
 
-    def claim(self, channel: str, *, now: float, limit: int, delete: bool) -> list[tuple[int, float, bytes]]:
-        """Take the oldest `limit` waiting messages: (id, expires_at, payload) in order. `delete`: keep no row."""
+    def claim(self, channel: str, *, now: float, limit: int, delete: bool) -> tuple[list[ClaimedRow], bool]:
+        """Take the oldest `limit` waiting messages, in order, and return whether more wait. `delete`: keep no row."""
         statement = statements.CLAIM_AND_DELETE if delete else statements.CLAIM
-        return sorted(self._execute(statement, (self._prefix, channel, now, limit)).fetchall())
+        ids = self._execute(statements.OLDEST_WAITING, (self._prefix, channel, now, limit + 1)).fetchall()
+        # Fetched to its end, for only then a statement with RETURNING is done.
+        return [self._execute(statement, row_id).fetchall()[0] for row_id in ids[:limit]], len(ids) > limit
 
-    def unclaim(self, channel: str, rows: Sequence[tuple[int, float, bytes]], *, now: float, deleted: bool) -> None:
+    def unclaim(self, channel: str, rows: Sequence[ClaimedRow], *, now: float, deleted: bool) -> None:
         """Put claimed messages back into their places."""
         self._execute(statements.SKIP_IDS, (len(rows),))
         for row_id, expires_at, payload in rows:
@@ -208,8 +214,12 @@ class Store:
     # Processes
 
     def listeners(self, channel: str) -> list[str]:
-        """Return the processes to wake for a message on a normal channel."""
+        """Return the processes that are woken for messages on a normal channel."""
         return [client for (client,) in self._execute(statements.LISTENERS, (self._prefix, channel))]
+
+    def listeners_of_empty(self, channel: str, now: float) -> list[str]:
+        """Return the processes to wake for the next message: nobody where one waits, as they were woken for that."""
+        return [client for (client,) in self._execute(statements.LISTENERS_OF_EMPTY, (self._prefix, channel, now))]
 
     def listen(self, channel: str, client: str) -> None:
         """Have `client` woken for messages on a normal channel."""

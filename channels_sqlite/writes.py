@@ -101,8 +101,8 @@ class Writes:
         expires_at = now + self._options.expiry
         queue, local = names.split(channel)
         if local is None:
+            transaction.wake.update(store.listeners_of_empty(channel, now))
             transaction.newest = store.insert(Kind.NORMAL, queue, payload, created_at=now, expires_at=expires_at)
-            transaction.wake.update(store.listeners(channel))
         else:
             client = names.client_of(channel)
             transaction.newest = store.insert(

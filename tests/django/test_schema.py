@@ -36,14 +36,9 @@ PLANS: dict[str, list[str]] = {
         "SCAN json_each VIRTUAL TABLE",
         rf"SEARCH channels_sqlite_message USING (COVERING )?INDEX {WAITING} \(prefix=\? AND queue=\?\)",
     ],
-    "CLAIM": [
-        rf"SEARCH channels_sqlite_message {BY_ROWID}",
-        rf"SEARCH channels_sqlite_message USING (COVERING )?INDEX {WAITING} \(prefix=\? AND queue=\?\)",
-    ],
-    "CLAIM_AND_DELETE": [
-        rf"SEARCH channels_sqlite_message {BY_ROWID}",
-        rf"SEARCH channels_sqlite_message USING (COVERING )?INDEX {WAITING} \(prefix=\? AND queue=\?\)",
-    ],
+    "OLDEST_WAITING": [rf"SEARCH channels_sqlite_message USING (COVERING )?INDEX {WAITING} \(prefix=\? AND queue=\?\)"],
+    "CLAIM": [rf"SEARCH channels_sqlite_message {BY_ROWID}"],
+    "CLAIM_AND_DELETE": [rf"SEARCH channels_sqlite_message {BY_ROWID}"],
     "UNCLAIM": [rf"SEARCH channels_sqlite_message {BY_ROWID}"],
     "READ_LOG": [
         "SCAN sqlite_sequence",
@@ -65,6 +60,10 @@ PLANS: dict[str, list[str]] = {
         "USE TEMP B-TREE FOR ORDER BY",
     ],
     "LISTENERS": [rf"SEARCH channels_sqlite_listener USING COVERING INDEX {LISTENER} \(prefix=\? AND channel=\?\)"],
+    "LISTENERS_OF_EMPTY": [
+        rf"SEARCH channels_sqlite_listener USING COVERING INDEX {LISTENER} \(prefix=\? AND channel=\?\)",
+        rf"SEARCH channels_sqlite_message USING (COVERING )?INDEX {WAITING} \(prefix=\? AND queue=\?\)",
+    ],
     "UNLISTEN": [rf"SEARCH channels_sqlite_listener USING (COVERING )?INDEX {LISTENER}"],
     "PUBLISH": [r"SEARCH channels_sqlite_process USING INDEX \w+ \(client=\?\)"],
     "PROCESS": [r"SEARCH channels_sqlite_process USING INDEX \w+ \(client=\?\)"],

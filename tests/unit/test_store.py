@@ -77,11 +77,13 @@ def test_the_data_version_changes_with_commits_of_others_alone(store: Store, tmp
 
 def test_claims_come_oldest_first_and_only_once(store: Store) -> None:
     ids = [insert(store, payload=b"%d" % number) for number in range(5)]
-    first = store.claim("jobs", now=NOW, limit=2, delete=False)
+    first, more = store.claim("jobs", now=NOW, limit=2, delete=False)
     assert first == [(ids[0], LATER, b"0"), (ids[1], LATER, b"1")]
-    second = store.claim("jobs", now=NOW, limit=10, delete=False)
+    assert more
+    second, more = store.claim("jobs", now=NOW, limit=3, delete=False)
     assert [row_id for row_id, _, _ in second] == ids[2:]
-    assert store.claim("jobs", now=NOW, limit=10, delete=False) == []
+    assert not more
+    assert store.claim("jobs", now=NOW, limit=10, delete=False) == ([], False)
 
 
 @pytest.mark.parametrize(("delete", "rows_left"), [(False, 1), (True, 0)])
@@ -95,20 +97,21 @@ def test_expired_messages_are_neither_claimed_nor_counted(store: Store) -> None:
     insert(store, expires_at=NOW)
     fresh = insert(store)
     assert store.count_waiting("jobs", now=NOW, limit=10) == 1
-    assert [row_id for row_id, _, _ in store.claim("jobs", now=NOW, limit=10, delete=False)] == [fresh]
+    assert [row_id for row_id, _, _ in store.claim("jobs", now=NOW, limit=10, delete=False)[0]] == [fresh]
 
 
 @pytest.mark.parametrize("deleted", [False, True])
 def test_what_is_put_back_returns_to_its_place(store: Store, deleted: bool) -> None:
     ids = [insert(store, payload=b"%d" % number) for number in range(3)]
-    claimed = store.claim("jobs", now=NOW, limit=2, delete=deleted)
+    claimed, _ = store.claim("jobs", now=NOW, limit=2, delete=deleted)
     store.unclaim("jobs", claimed[1:], now=NOW, deleted=deleted)
-    assert store.claim("jobs", now=NOW, limit=10, delete=deleted) == [(ids[1], LATER, b"1"), (ids[2], LATER, b"2")]
+    rows, _ = store.claim("jobs", now=NOW, limit=10, delete=deleted)
+    assert rows == [(ids[1], LATER, b"1"), (ids[2], LATER, b"2")]
 
 
 def test_putting_back_counts_as_new_rows_for_who_counts_by_ids(store: Store) -> None:
     insert(store)
-    claimed = store.claim("jobs", now=NOW, limit=1, delete=False)
+    claimed, _ = store.claim("jobs", now=NOW, limit=1, delete=False)
     before = store.newest_id()
     store.unclaim("jobs", claimed, now=NOW, deleted=False)
     assert store.newest_id() == before + 1
@@ -244,6 +247,18 @@ def test_listening_twice_is_listening_once(store: Store) -> None:
     assert store.listeners("jobs") == []
 
 
+def test_listeners_are_woken_for_the_first_message_that_waits(store: Store) -> None:
+    store.listen("jobs", CLIENT)
+    assert store.listeners_of_empty("jobs", NOW) == [CLIENT]
+    insert(store, expires_at=NOW)
+    assert store.listeners_of_empty("jobs", NOW) == [CLIENT]
+    insert(store)
+    assert store.listeners_of_empty("jobs", NOW) == []
+    assert store.listeners_of_empty("emails", NOW) == []
+    store.claim("jobs", now=NOW, limit=1, delete=False)
+    assert store.listeners_of_empty("jobs", NOW) == [CLIENT]
+
+
 # Prefixes
 
 
@@ -255,7 +270,7 @@ def test_prefixes_keep_everything_apart(store: Store, connection: sqlite3.Connec
     store.listen("jobs", CLIENT)
     store.register(process(), NOW)
     assert other.count_waiting("jobs", now=NOW, limit=10) == 0
-    assert other.claim("jobs", now=NOW, limit=10, delete=False) == []
+    assert other.claim("jobs", now=NOW, limit=10, delete=False) == ([], False)
     assert other.count_addressed(QUEUE, after=0, now=NOW, limit=10) == 0
     assert log(other) == []
     assert other.group_channels("room", NOW) == []
