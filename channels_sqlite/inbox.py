@@ -152,7 +152,8 @@ class Inbox:
                 if not box.specific:
                     new = self.claims.note_waiting(channel)
             else:
-                publish = self._note_consumed(channel)
+                self._consumed += "!" in channel
+                publish = self._consumed >= self._publish_every
         if new:
             self.claims.listen(channel)
         elif publish:
@@ -161,19 +162,15 @@ class Inbox:
 
     def take_woken(self, waiter: Waiter) -> Taken | None:
         """Leave the line and take the message that `waiter` was woken for; None when another receiver has it."""
+        publish = False
         with self._lock:
             taken = self._boxes.take_woken(waiter, time.time())
-            publish = taken is not None and self._note_consumed(waiter.channel)
+            if taken is not None and "!" in taken[0]:
+                self._consumed += 1
+                publish = self._consumed >= self._publish_every
         if publish:
             self._publish()
         return taken
-
-    def _note_consumed(self, channel: str) -> bool:
-        """Count a message as received; return whether senders should know."""
-        if "!" not in channel:
-            return False
-        self._consumed += 1
-        return self._consumed >= self._publish_every
 
     def give_up(self, waiter: Waiter) -> None:
         """Leave the line without a message; one that this waiter was woken for goes to the next."""

@@ -150,7 +150,7 @@ class ThreadWaiter(Waiter):
         """A thread leaves its lines before it ends."""
         return False
 
-    def notify(self, here: asyncio.AbstractEventLoop | None) -> bool:
+    def notify(self, here: asyncio.AbstractEventLoop | None) -> bool:  # noqa: ARG002  # a thread has no loop
         """Wake it, from any thread."""
         self.gate.open()
         return True
