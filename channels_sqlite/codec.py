@@ -17,7 +17,7 @@ from channels.exceptions import MessageTooLarge
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.functional import Promise
 
-__all__ = ["Codec", "Message", "UndecodableError"]
+__all__ = ["Codec", "Message", "UndecodableError", "is_flat"]
 
 # Any, as json.loads returns: only sender and receiver know what they agreed on. Typed handles narrow it.
 Message = dict[str, Any]
@@ -89,6 +89,11 @@ class Codec:
         if type(message) is not dict:
             raise UndecodableError(f"holds a {type(message).__name__} instead of a map")
         return message
+
+
+def is_flat(message: Message) -> bool:
+    """Whether a decoded message holds nothing that could be changed in place, so that `message.copy()` is all new."""
+    return all(type(value) is int or type(value) in _PLAIN_SCALARS for value in message.values())
 
 
 class Packers(threading.local):

@@ -107,6 +107,8 @@ class Inbox:
         self._own: deque[OwnRows] = deque()  # ... or these
         self._lock = threading.Lock()
         self._boxes = Mailboxes(options.capacity_of, reports.counters)
+        self.find = self._boxes.find
+        """Returns the mailbox of a channel; only valid channels, which may be received on here, have one."""
         self._members = Memberships()
         self._cursor = 0
         self._consumed = 0  # messages received or dropped since senders were last told
@@ -135,18 +137,23 @@ class Inbox:
         """
         if self._wanted:  # what was sent before must find the mailboxes as they were then
             self._work()
+        boxes = self._boxes
+        new = False
         with self._lock:
-            taken = self._boxes.take(channel, time.time(), woken=False)
+            box = boxes.find(channel)
+            taken: Taken | None = None
+            if box is None or box.entries or box.of_queue:
+                taken = boxes.take(channel, time.time(), woken=False)
             if taken is None:
                 waiter = new_waiter(channel, context)
-                self._boxes.add_waiter(waiter)
-                if "!" not in channel:
-                    new, publish = self.claims.note_waiting(channel), False
-                else:
-                    # Senders learn soon when more sockets wait here; that fewer do, they learn within a second.
-                    new, publish = False, self._boxes.waiting_channels > self._many_waiting
+                box = boxes.add_waiter(waiter)
+                # Senders learn soon when more sockets wait here; that fewer do, they learn within a second.
+                publish = box.specific and boxes.waiting_channels > self._many_waiting
+                if not box.specific:
+                    new = self.claims.note_waiting(channel)
             else:
-                new, publish = False, self._note_consumed(channel)
+                self._consumed += "!" in channel
+                publish = self._consumed >= self._publish_every
         if new:
             self.claims.listen(channel)
         elif publish:
@@ -155,20 +162,15 @@ class Inbox:
 
     def take_woken(self, waiter: Waiter) -> Taken | None:
         """Leave the line and take the message that `waiter` was woken for; None when another receiver has it."""
+        publish = False
         with self._lock:
-            self._boxes.remove_waiter(waiter)
-            taken = self._boxes.take(waiter.channel, time.time(), woken=waiter.woken)
-            publish = taken is not None and self._note_consumed(waiter.channel)
+            taken = self._boxes.take_woken(waiter, time.time())
+            if taken is not None and "!" in taken[0]:
+                self._consumed += 1
+                publish = self._consumed >= self._publish_every
         if publish:
             self._publish()
         return taken
-
-    def _note_consumed(self, channel: str) -> bool:
-        """Count a message as received; return whether senders should know."""
-        if "!" not in channel:
-            return False
-        self._consumed += 1
-        return self._consumed >= self._publish_every
 
     def give_up(self, waiter: Waiter) -> None:
         """Leave the line without a message; one that this waiter was woken for goes to the next."""
@@ -176,9 +178,11 @@ class Inbox:
             self._boxes.remove_waiter(waiter)
         self.claims.hand_on(waiter.channel)
 
-    def _notify(self, waiter: Waiter) -> None:
-        if not waiter.notify():  # its loop is closed: the next one, please
-            self.give_up(waiter)
+    def _notify(self, *waiters: Waiter) -> None:
+        here = running_loop()
+        for waiter in waiters:
+            if not waiter.notify(here):  # its loop is closed: the next one, please
+                self.give_up(waiter)
 
     # Reading
 
@@ -317,7 +321,7 @@ class Inbox:
         if row.kind == Kind.GROUP:
             with self._lock:
                 members = self._members.of(row.queue, row.id, time.time())
-            self._spread(Broadcast(row.queue, Entry(row.id, row.expires_at, row.payload), members))
+            self._spread(Broadcast(row.queue, Entry(row.id, row.expires_at, row.payload, shared=True), members))
             return 1 + len(members)
         if row.kind == Kind.MEMBERSHIP:
             channel = row.payload.decode("ascii", "replace")  # a name; any other is nobody's
@@ -352,20 +356,11 @@ class Inbox:
         if entry.expires_at <= now:
             self._reports.counters.dropped_expired += len(channels)
             return 0
-        dropped = 0
-        notify: list[Waiter] = []
         with self._lock:
             self._cursor = entry.id
-            put = self._boxes.put
-            for channel in channels:
-                room, waiter = put(channel, entry, now)
-                if waiter is not None:
-                    notify.append(waiter)
-                elif not room:
-                    dropped += 1
+            dropped, notify = self._boxes.put(channels, entry, now)
             self._consumed += dropped
-        for waiter in notify:
-            self._notify(waiter)
+        self._notify(*notify)
         return dropped
 
     # Memberships of this process's channels

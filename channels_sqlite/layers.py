@@ -15,7 +15,7 @@ from dataclasses import replace
 from channels.layers import BaseChannelLayer
 
 from channels_sqlite import forks, names
-from channels_sqlite.codec import Codec, Message, UndecodableError
+from channels_sqlite.codec import Codec, Message, UndecodableError, is_flat
 from channels_sqlite.counters import Counters
 from channels_sqlite.inbox import Taken
 from channels_sqlite.mailboxes import Entry
@@ -79,9 +79,11 @@ class SqliteChannelLayer(BaseChannelLayer):
             LayerClosedError: the layer was closed meanwhile.
             ChannelDatabaseError: the database could not be opened. Once waiting, a call waits on until it works again.
         """
-        names.require_channel_name(channel)
-        process = self.here()
-        process.require_own(channel)
+        process = self._process
+        if process is None or type(channel) is not str or process.inbox.find(channel) is None:
+            names.require_channel_name(channel)
+            process = self.here()
+            process.require_own(channel)
         if not process.can_receive():
             await process.ready_to_receive()  # cancelled here, nothing has been taken
         loop = asyncio.get_running_loop()
@@ -116,11 +118,17 @@ class SqliteChannelLayer(BaseChannelLayer):
 
     def open(self, process: LayerProcess, channel: str, full_name: str, entry: Entry) -> Message | None:
         """Decode what was taken for a receiver on `channel`; None, and a line in the log, when that cannot be done."""
-        try:
-            message = self.codec.decode(entry.payload)
-        except UndecodableError as error:
-            process.reports.undecodable(entry.id, str(error))
-            return None
+        template = entry.template
+        if template is None:
+            try:
+                message = self.codec.decode(entry.payload)
+            except UndecodableError as error:
+                process.reports.undecodable(entry.id, str(error))
+                return None
+            if entry.shared and is_flat(message):
+                entry.template = message.copy()
+        else:
+            message = template.copy()
         self._counters.received += 1
         if channel != full_name:
             message["__asgi_channel__"] = full_name

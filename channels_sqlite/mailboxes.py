@@ -10,30 +10,47 @@ Nothing here knows the database, and nothing locks: `inbox` calls it under its l
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 from channels_sqlite import names
+from channels_sqlite.codec import Message
 from channels_sqlite.counters import Counters
 from channels_sqlite.waiters import Waiter
 
 __all__ = ["Entry", "Mailbox", "Mailboxes"]
 
 
-class Entry(NamedTuple):
+@dataclass(slots=True)
+class Entry:
     """A message that waits, still encoded; a broadcast's entry is shared by all its members."""
 
     id: int
     expires_at: float  # seconds since 1970
     payload: bytes
+    shared: bool = field(default=False, compare=False)
+    template: Message | None = field(default=None, compare=False)
+    """The message, to be copied for each member; None when it was not decoded yet, or is more than a flat dict."""
 
 
 class Mailbox:
     """What waits on one channel: messages in order of their ids, receivers in order of their calls."""
 
-    __slots__ = ("capacity", "claiming", "entries", "of_queue", "queue", "releasing", "specific", "waiters", "woken")
+    __slots__ = (
+        "capacity",
+        "channel",
+        "claiming",
+        "entries",
+        "of_queue",
+        "queue",
+        "releasing",
+        "specific",
+        "waiters",
+        "woken",
+    )
 
     def __init__(self, channel: str, capacity: int) -> None:
+        self.channel = channel
         self.queue = names.queue_of(channel)
         self.specific = "!" in channel
         self.of_queue = channel == self.queue and self.specific  # for receivers of all names of the queue
@@ -54,10 +71,6 @@ class Mailbox:
                 self.woken += 1
                 return waiter
         return None
-
-    def add(self, waiter: Waiter) -> None:
-        """Let `waiter` stand in line."""
-        self.waiters[waiter] = None
 
     def remove(self, waiter: Waiter) -> bool:
         """Take `waiter` out of the line; return whether it stood there."""
@@ -113,6 +126,8 @@ class Mailboxes:
         self._capacity_of = capacity_of
         self._counters = counters
         self._boxes: dict[str, Mailbox] = {}
+        self.find: Callable[[str], Mailbox | None] = self._boxes.get
+        """Returns the mailbox of a channel if there is one."""
         self._queue_waiters = 0  # receivers that wait for all names of a queue
         self.held = 0  # messages for process-specific channels
         self.waiting_channels = 0  # process-specific channels with a receiver
@@ -130,19 +145,16 @@ class Mailboxes:
             box = self._boxes[channel] = Mailbox(channel, self._capacity_of(channel))
         return box
 
-    def find(self, channel: str) -> Mailbox | None:
-        """Return the mailbox of `channel` if there is one."""
-        return self._boxes.get(channel)
-
     # Waiters
 
-    def add_waiter(self, waiter: Waiter) -> None:
-        """Let `waiter` stand in line on its channel."""
-        box = self.open(waiter.channel)
+    def add_waiter(self, waiter: Waiter) -> Mailbox:
+        """Let `waiter` stand in line on its channel; return the mailbox of that."""
+        waiter.box = box = self.find(waiter.channel) or self.open(waiter.channel)
         if box.specific:
             self.waiting_channels += not box.waiters
             self._queue_waiters += box.of_queue
         box.waiters[waiter] = None
+        return box
 
     def remove_waiter(self, waiter: Waiter) -> bool:
         """Take `waiter` out of the line; return whether it stood there."""
@@ -167,24 +179,37 @@ class Mailboxes:
 
     # Process-specific channels
 
-    def put(self, channel: str, entry: Entry, now: float) -> tuple[bool, Waiter | None]:
-        """Put a message into the mailbox of a process-specific channel.
+    def put(self, channels: Sequence[str], entry: Entry, now: float) -> tuple[int, list[Waiter]]:
+        """Put a message into the mailboxes of process-specific channels.
 
-        Returns whether there was room, and a waiter to notify if somebody waits for it.
+        Returns how many had no room, and the waiters to notify. This loop is most of what a broadcast costs.
         """
-        box = self._boxes.get(channel) or self.open(channel)
-        entries = box.entries
-        if len(entries) >= box.capacity:
-            self._drop_expired(box, now)
+        find = self.find
+        full = 0
+        notify: list[Waiter] = []
+        for channel in channels:
+            box = find(channel) or self.open(channel)
+            entries = box.entries
             if len(entries) >= box.capacity:
-                return False, None
-        entries.append(entry)
-        self.held += 1
-        if box.waiters and not box.of_queue:
-            waiter = box.next_to_wake(len(entries))
-            if waiter is not None or not self._queue_waiters:
-                return True, waiter
-        return True, self.wake_for_queue(box.queue) if self._queue_waiters else None
+                self._drop_expired(box, now)
+                if len(entries) >= box.capacity:
+                    full += 1
+                    continue
+            entries.append(entry)
+            waiter: Waiter | None = None
+            if box.waiters and not box.of_queue:
+                if box.woken:
+                    waiter = box.next_to_wake(len(entries))
+                else:
+                    waiter = next(iter(box.waiters))
+                    waiter.woken = True
+                    box.woken = 1
+            if waiter is None and self._queue_waiters:
+                waiter = self.wake_for_queue(box.queue)
+            if waiter is not None:
+                notify.append(waiter)
+        self.held += len(channels) - full
+        return full, notify
 
     def wakeable(self, channel: str) -> list[Waiter]:
         """Return the receivers to notify on `channel`, and on its queue, for the messages that are there."""
@@ -227,6 +252,24 @@ class Mailboxes:
             return None
         self.held -= box.specific
         return channel, entries.popleft()
+
+    def take_woken(self, waiter: Waiter, now: float) -> tuple[str, Entry] | None:
+        """Take `waiter` out of the line, and the message that it was woken for; None when another receiver has that."""
+        box = waiter.box
+        # Who is marked as woken stands in line, and a mailbox with somebody in line is not forgotten.
+        if waiter.woken and box is not None and not box.of_queue:
+            entries = box.entries
+            if entries and entries[0].expires_at > now:
+                del box.waiters[waiter]
+                waiter.woken = False
+                box.woken -= 1
+                if box.specific:
+                    self.held -= 1
+                    if not box.waiters:
+                        self.waiting_channels -= 1
+                return box.channel, entries.popleft()
+        self.remove_waiter(waiter)
+        return self.take(waiter.channel, now, woken=waiter.woken)
 
     def _take_of_queue(self, queue: str, now: float, *, woken: bool) -> tuple[str, Entry] | None:
         """Take the oldest message that a receiver on the whole queue may take."""

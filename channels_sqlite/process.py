@@ -138,7 +138,11 @@ class LayerProcess:
 
     def can_receive(self) -> bool:
         """Whether the database is open and other processes know of this one."""
-        return self._registration.done and self._is_sound()
+        connections = self._connections
+        if connections is None or self._broken or not self._registration.done or connections.renamed():
+            return False
+        # The rest of `_is_sound`, when it is due: every receive() asks.
+        return time.monotonic() - self._replaced_checked_at < REPLACED_CHECK_S or self._is_sound()
 
     def _is_sound(self) -> bool:
         """Whether the connections can be used, and the file that they have open is still the one at the path."""

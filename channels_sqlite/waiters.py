@@ -9,8 +9,12 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from channels_sqlite.loops import call_in, running_loop
+from channels_sqlite.loops import call_in
+
+if TYPE_CHECKING:
+    from channels_sqlite.mailboxes import Mailbox
 
 __all__ = ["Gate", "LoopWaiter", "ThreadWaiter", "Waiter"]
 
@@ -18,10 +22,11 @@ __all__ = ["Gate", "LoopWaiter", "ThreadWaiter", "Waiter"]
 class Waiter:
     """One waiting `receive()`, standing in line on one channel."""
 
-    __slots__ = ("channel", "late", "woken")
+    __slots__ = ("box", "channel", "late", "woken")
 
     def __init__(self, channel: str) -> None:
         self.channel = channel
+        self.box: Mailbox | None = None  # in which it stands in line
         self.woken = False
         self.late = False  # was woken before the last sweep and has not come since
 
@@ -30,8 +35,8 @@ class Waiter:
         """Whether nobody can come any more."""
         raise NotImplementedError
 
-    def notify(self) -> bool:
-        """Wake it, from any thread; return False when it is gone."""
+    def notify(self, here: asyncio.AbstractEventLoop | None) -> bool:
+        """Wake it, from any thread, in which the loop `here` runs; return False when it is gone."""
         raise NotImplementedError
 
     def fail(self, error: Exception) -> None:
@@ -46,6 +51,7 @@ class LoopWaiter(Waiter):
 
     def __init__(self, channel: str, loop: asyncio.AbstractEventLoop) -> None:
         self.channel = channel  # no call of super() for every message that is waited for
+        self.box = None
         self.woken = False
         self.late = False
         self.loop = loop
@@ -56,11 +62,12 @@ class LoopWaiter(Waiter):
         """Whether its loop is closed."""
         return self.loop.is_closed()
 
-    def notify(self) -> bool:
-        """Wake it, from any thread; return False when its loop is closed."""
-        if running_loop() is self.loop:
-            if not self.future.done():
-                self.future.set_result(None)
+    def notify(self, here: asyncio.AbstractEventLoop | None) -> bool:
+        """Wake it, from any thread, in which the loop `here` runs; return False when its own loop is closed."""
+        if here is self.loop:
+            future = self.future
+            if not future.done():
+                future.set_result(None)
             return True
         return call_in(self.loop, _set_result, self.future)
 
@@ -143,7 +150,7 @@ class ThreadWaiter(Waiter):
         """A thread leaves its lines before it ends."""
         return False
 
-    def notify(self) -> bool:
+    def notify(self, here: asyncio.AbstractEventLoop | None) -> bool:  # noqa: ARG002  # a thread has no loop
         """Wake it, from any thread."""
         self.gate.open()
         return True

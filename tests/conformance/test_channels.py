@@ -79,6 +79,20 @@ async def test_each_member_of_a_group_gets_its_own_copy(subject: Layer) -> None:
         message["more"] = True
 
 
+async def test_each_member_gets_its_own_copy_of_a_flat_message(subject: Layer) -> None:
+    sent = {"type": "chat.message", "text": "hi", "n": 2**40, "ratio": 0.5, "raw": b"a", "on": True, "off": None}
+    members = [await subject.new_channel() for _ in range(3)]
+    for member in members:
+        await subject.group_add("group", member)
+    await subject.group_send("group", sent)
+    for member in members:
+        message = await soon(subject.receive(member))
+        assert message == sent
+        assert {key: type(value) for key, value in message.items()} == {key: type(value) for key, value in sent.items()}
+        message["text"] = "changed"
+        del message["n"]
+
+
 @differs(Difference.VALUES_BECOME_PLAIN)
 async def test_values_arrive_as_plain_types(subject: Layer) -> None:
     sent = {"tuple": (1, (2, 3)), "bytearray": bytearray(b"a"), "level": Level.HIGH, "map": MappingProxyType({"a": 1})}

@@ -37,8 +37,8 @@ def entry(number: int, *, expires_at: float = NOW + 60) -> Entry:
 
 def put(boxes: Mailboxes, number: int, channel: str = CHANNEL, *, expires_at: float = NOW + 60) -> bool:
     """Put a message whose waiter nobody notifies; whether there was room."""
-    room, _ = boxes.put(channel, entry(number, expires_at=expires_at), NOW)
-    return room
+    full, _ = boxes.put([channel], entry(number, expires_at=expires_at), NOW)
+    return not full
 
 
 def take_all(boxes: Mailboxes, channel: str, now: float = NOW) -> list[tuple[str, int]]:
@@ -145,7 +145,7 @@ def test_who_was_woken_and_does_not_come_leaves_the_line_at_the_second_sweep(
     stuck, next_one = LoopWaiter(CHANNEL, loop), LoopWaiter(CHANNEL, loop)
     boxes.add_waiter(stuck)
     boxes.add_waiter(next_one)
-    assert boxes.put(CHANNEL, entry(1), NOW) == (True, stuck)
+    assert boxes.put([CHANNEL], entry(1), NOW) == (0, [stuck])
     assert boxes.sweep(NOW, all_waiters=False) == (0, [])
     assert boxes.sweep(NOW, all_waiters=False) == (0, [CHANNEL])
     assert boxes.wakeable(CHANNEL) == [next_one]
@@ -168,7 +168,7 @@ def test_clearing_keeps_the_waiters(boxes: Mailboxes, loop: asyncio.AbstractEven
     boxes.clear()
     boxes.sweep(NOW, all_waiters=False)
     assert len(boxes) == 1
-    assert boxes.put(CHANNEL, entry(2), NOW) == (True, waiter)
+    assert boxes.put([CHANNEL], entry(2), NOW) == (0, [waiter])
 
 
 # Waiters
@@ -180,15 +180,15 @@ def test_a_message_wakes_the_first_waiter_and_the_next_message_the_next(
     first, second = LoopWaiter(CHANNEL, loop), LoopWaiter(CHANNEL, loop)
     boxes.add_waiter(first)
     boxes.add_waiter(second)
-    assert boxes.put(CHANNEL, entry(1), NOW) == (True, first)
-    assert boxes.put(CHANNEL, entry(2), NOW) == (True, second)
-    assert boxes.put(CHANNEL, entry(3), NOW) == (True, None)
+    assert boxes.put([CHANNEL], entry(1), NOW) == (0, [first])
+    assert boxes.put([CHANNEL], entry(2), NOW) == (0, [second])
+    assert boxes.put([CHANNEL], entry(3), NOW) == (0, [])
 
 
 def test_a_newcomer_leaves_what_a_waiter_was_woken_for(boxes: Mailboxes, loop: asyncio.AbstractEventLoop) -> None:
     waiter = LoopWaiter(CHANNEL, loop)
     boxes.add_waiter(waiter)
-    boxes.put(CHANNEL, entry(1), NOW)
+    boxes.put([CHANNEL], entry(1), NOW)
     assert boxes.take(CHANNEL, NOW, woken=False) is None
     assert boxes.remove_waiter(waiter)
     assert boxes.take(CHANNEL, NOW, woken=True) == (CHANNEL, entry(1))
@@ -197,7 +197,7 @@ def test_a_newcomer_leaves_what_a_waiter_was_woken_for(boxes: Mailboxes, loop: a
 def test_a_woken_waiter_that_leaves_makes_its_message_free(boxes: Mailboxes, loop: asyncio.AbstractEventLoop) -> None:
     waiter = LoopWaiter(CHANNEL, loop)
     boxes.add_waiter(waiter)
-    boxes.put(CHANNEL, entry(1), NOW)
+    boxes.put([CHANNEL], entry(1), NOW)
     boxes.remove_waiter(waiter)
     assert boxes.take(CHANNEL, NOW, woken=False) == (CHANNEL, entry(1))
 
@@ -216,7 +216,7 @@ def test_a_waiter_on_the_whole_queue_is_woken_for_any_channel(
 ) -> None:
     waiter = LoopWaiter(QUEUE, loop)
     boxes.add_waiter(waiter)
-    assert boxes.put(OTHER, entry(1), NOW) == (True, waiter)
+    assert boxes.put([OTHER], entry(1), NOW) == (0, [waiter])
 
 
 def test_the_channels_own_waiter_comes_before_one_on_the_whole_queue(
@@ -225,8 +225,8 @@ def test_the_channels_own_waiter_comes_before_one_on_the_whole_queue(
     own, any_of_queue = LoopWaiter(CHANNEL, loop), LoopWaiter(QUEUE, loop)
     boxes.add_waiter(any_of_queue)
     boxes.add_waiter(own)
-    assert boxes.put(CHANNEL, entry(1), NOW) == (True, own)
-    assert boxes.put(CHANNEL, entry(2), NOW) == (True, any_of_queue)
+    assert boxes.put([CHANNEL], entry(1), NOW) == (0, [own])
+    assert boxes.put([CHANNEL], entry(2), NOW) == (0, [any_of_queue])
 
 
 def test_channels_with_receivers_are_counted_once_each(boxes: Mailboxes, loop: asyncio.AbstractEventLoop) -> None:
@@ -247,4 +247,4 @@ def test_channels_with_receivers_are_counted_once_each(boxes: Mailboxes, loop: a
 def test_notifying_a_waiter_of_a_closed_loop_says_so(loop: asyncio.AbstractEventLoop) -> None:
     waiter = LoopWaiter(CHANNEL, loop)
     loop.close()
-    assert waiter.notify() is False
+    assert waiter.notify(None) is False
