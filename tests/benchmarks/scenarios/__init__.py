@@ -38,7 +38,10 @@ SCENARIOS = {
         PING_PONG_BESIDE_DEEP,
         WORK_QUEUE_DEEP,
         *(make_ring(processes=processes) for processes in (1, 2, 4, 8)),
-        *(make_broadcast(processes=processes, members=250, in_quick=False) for processes in (1, 2, 8)),
+        *(
+            make_broadcast(processes=processes, members=250, in_quick=False, stretch=0.5, varies=True)
+            for processes in (1, 2, 8)
+        ),
         STEADY,
     )
 }

@@ -24,7 +24,13 @@ _COMPLETION_LIMIT_S = 20.0
 
 
 def make_broadcast(
-    *, processes: int, members: int, start_limit_s: float = START_LIMIT_S, in_quick: bool = True
+    *,
+    processes: int,
+    members: int,
+    start_limit_s: float = START_LIMIT_S,
+    in_quick: bool = True,
+    stretch: float = 1.0,
+    varies: bool = False,
 ) -> Scenario:
     """Return the scenario with ``members`` in each of ``processes``."""
 
@@ -71,6 +77,8 @@ def make_broadcast(
         figures=_figures,
         start_limit_s=start_limit_s,
         in_quick=in_quick,
+        stretch=stretch,
+        varies=varies,
     )
 
 
