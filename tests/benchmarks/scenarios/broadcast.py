@@ -88,7 +88,7 @@ async def _broadcast(player: Player, account: Account, processes: int, members: 
     calls_us = account.samples_us["call"] = []
     completed: list[float] = []
     account.samples_us["completed deliveries"] = completed
-    warm_up = range(_WARM_UP)
+    warm_up = itertools.islice(player.warm_up_numbers(), _WARM_UP)
     measured = (_WARM_UP + number for number in player.numbers())
     for number in itertools.chain(warm_up, measured):
         start_ns = time.perf_counter_ns()
