@@ -28,7 +28,6 @@ def to_markdown(
         "",
         *(f"- {name}: {value}" for name, value in host.items()),
         *(f"- Left out: {CANDIDATES[layer].title} ({reason})" for layer, reason in (left_out or {}).items()),
-        "",
     ]
     measured = [scenario for scenario in SCENARIOS.values() if results.of(scenario.key)]
     parts = (
@@ -52,7 +51,7 @@ def to_markdown(
         ),
         *(_section(scenario.title, "", _series(results, scenario)) for scenario in measured if scenario.series),
     )
-    return "\n".join(lines) + "\n".join(filter(None, parts))
+    return "".join([*(f"{line}\n" for line in lines), *parts])
 
 
 def to_json(
@@ -141,10 +140,10 @@ def _cell(results: Results, scenario: str, layer: str, metric: Metric) -> str:
         cell = f"{_round(spread.median)} ({_round(spread.lowest)} to {_round(spread.highest)})"
     ratio = results.ratio_to_ours(scenario, layer, metric.key)
     if ratio is not None and layer != OURS.key and metric.compared:
-        cell += f" [{ratio:.2g}]"
+        cell += f" [{_round(ratio)}]"
     to_base = results.ratio_to_base(scenario, layer, metric.key)
     if to_base is not None:
-        cell += f" ={to_base:.3g}"
+        cell += f" ={_round(to_base)}"
     return cell + (" !" if any(is_faulty(run) for run in results.of(scenario, layer)) else "")
 
 
