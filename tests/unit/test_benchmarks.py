@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.benchmarks.__main__ import _parser, _steps
 from tests.benchmarks.board import LocalBoard
 from tests.benchmarks.layers import CANDIDATES
 from tests.benchmarks.measures import Account, Counts, Outcome, Run, Spread, count_faults, identity, percentile, rate
@@ -198,6 +199,17 @@ def test_the_json_holds_runs_and_summary_and_null_where_there_is_no_figure() -> 
     assert summary["memory", "p99"]["ratio_to_ours"] is None
     assert ("sqlite", "p99") not in summary
     assert {each["is_met"] for each in document["targets"]} == {None}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "seconds"), [([], [600, 120]), (["--minutes=1"], [60, 60]), (["--peer-minutes=5"], [600, 300])]
+)
+def test_the_steady_scenario_is_shorter_over_other_layers(arguments: list[str], seconds: list[float]) -> None:
+    options = _parser().parse_args(["--scenario=steady", *arguments])
+    steps = _steps(options, ["sqlite", "memory"])
+    assert [(step.layer, step.effort.seconds) for step in steps] == list(
+        zip(["sqlite", "memory"], seconds, strict=True)
+    )
 
 
 @pytest.mark.parametrize(
