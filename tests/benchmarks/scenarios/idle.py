@@ -70,5 +70,5 @@ IDLE = Scenario(
         Metric(key="memory", title="resident memory", unit="MiB"),
     ),
     figures=_figures,
-    stretch=2.5,
+    stretch=2.0,
 )
