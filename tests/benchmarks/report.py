@@ -178,7 +178,9 @@ def _counts(runs: Sequence[Run]) -> list[str]:
 
 def _remarks(runs: Sequence[Run]) -> str:
     """Return how many repetitions did not end well, and why."""
-    reasons = Counter(f"{run.outcome}, {run.remark}" for run in runs if run.remark)
+    reasons = Counter(
+        run.remark if run.outcome == "ok" else f"{run.outcome}, {run.remark}" for run in runs if run.remark
+    )
     return "; ".join(
         f"{number} of {len(runs)} {reason}".replace("|", "/").replace("\n", " ") for reason, number in reasons.items()
     )

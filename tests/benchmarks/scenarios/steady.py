@@ -39,7 +39,8 @@ async def _send(player: Player) -> Account:
         due_s += _INTERVAL_S
         late_s = time.perf_counter() - due_s
         if late_s > _BEHIND_LIMIT_S or receiver_is_behind.done():
-            account.remark = f"cannot hold the rate: {_BEHIND_LIMIT_S:g} s behind after {number * _INTERVAL_S:.0f} s"
+            after_s = (time.perf_counter_ns() - account.first_ns) / 1e9
+            account.remark = f"cannot hold the rate: {_BEHIND_LIMIT_S:g} s behind after {after_s:.0f} s"
             break
         if late_s < 0:
             await asyncio.sleep(-late_s)
