@@ -18,7 +18,7 @@ from .scenarios import SCENARIOS
 
 __all__: list[str] = []
 
-_FULL = Effort(seconds=3.0, messages=20_000, backlog=100_000)
+_FULL = Effort(seconds=2.0, messages=20_000, backlog=100_000)
 _QUICK = Effort(seconds=0.3, messages=1_000, backlog=10_000)
 _QUICK_LAYERS = ("sqlite", "memory")
 _STEADY_MESSAGES = 10**8
@@ -67,9 +67,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--scenario", action="append", choices=list(SCENARIOS), help="only this one (repeatable)")
     parser.add_argument("--repetitions", type=_positive, metavar="N", help="runs of each (3; 1 with --quick)")
     parser.add_argument(
-        "--seconds", type=float, metavar="S", help="how long one run sends, at most (3; 0.3 with --quick)"
+        "--seconds", type=float, metavar="S", help="how long one run sends, at most (2; 0.3 with --quick)"
     )
     parser.add_argument("--minutes", type=float, default=10.0, metavar="M", help="length of the steady scenario (10)")
+    parser.add_argument(
+        "--peer-minutes", type=float, default=2.0, metavar="M", help="its length over the other layers, at most (2)"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all runs and the summary to FILE, too")
     parser.add_argument("--folder", type=Path, help="make the stores in here (the system's temporary folder)")
     return parser
@@ -99,10 +102,17 @@ def _steps(options: argparse.Namespace, layers: Sequence[str]) -> list[_Step]:
         effort = replace(effort, seconds=options.seconds)
     repetitions = options.repetitions or (1 if options.quick else 3)
     steady = Effort(seconds=60 * options.minutes, messages=_STEADY_MESSAGES)
+    steady_of_peers = replace(steady, seconds=60 * min(options.minutes, options.peer_minutes))
     by_default = [key for key, scenario in SCENARIOS.items() if scenario.in_quick or not options.quick]
     chosen = [key for key in SCENARIOS if key in (options.scenario or by_default)]
+
+    def effort_of(scenario: str, layer: str) -> Effort:
+        if not SCENARIOS[scenario].once:
+            return effort
+        return steady if layer == OURS.key else steady_of_peers
+
     return [
-        _Step(scenario, layer, repetition, steady if SCENARIOS[scenario].once else effort)
+        _Step(scenario, layer, repetition, effort_of(scenario, layer))
         for repetition in range(repetitions)
         for scenario in chosen
         if repetition == 0 or not SCENARIOS[scenario].once
@@ -111,14 +121,20 @@ def _steps(options: argparse.Namespace, layers: Sequence[str]) -> list[_Step]:
 
 
 def _run_all(steps: Sequence[_Step], folder: Path, runs: list[Run]) -> None:
-    """Do all steps, and add what came out to ``runs`` one by one."""
+    """Do all steps, and add what came out to ``runs`` one by one; what gave no figure in its time is not repeated."""
     progress = Progress(len(steps))
+    hopeless = set()
     try:
         for step in steps:
             name = f"{step.scenario} over {step.layer}, repetition {step.repetition + 1}"
             progress.begin(name)
+            if (step.scenario, step.layer) in hopeless:
+                progress.finish(f"{name}: not repeated")
+                continue
             run = run_once(SCENARIOS[step.scenario], CANDIDATES[step.layer], step.repetition, step.effort, folder)
             runs.append(run)
+            if run.ran_out_of_time:
+                hopeless.add((step.scenario, step.layer))
             progress.finish(f"{name}: {run.outcome} in {run.seconds:.1f} s")
     finally:
         progress.close()

@@ -17,18 +17,19 @@ from typing import Any
 from tests.support.redis_server import find_redis_server, running_redis
 
 from .postgres_server import (
-    copy_cluster,
     find_postgres,
     make_cluster,
     missing_user,
     postgres_database,
     running_postgres,
 )
-from .stores import Limits, Store, sqlite_database
+from .stores import Limits, Store, copy_tree, sqlite_database
 
 __all__ = ["CANDIDATES", "OURS", "Candidate"]
 
 _MIGRATION_LIMIT_S = 60.0
+_DATABASE = "channels.sqlite3"
+_CLUSTER = "cluster"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,25 +37,29 @@ class Candidate:
     """A layer to measure.
 
     ``fresh_store`` is given an empty folder, makes a store, and takes it down after the block; what is made once for
-    all runs goes beside that folder. ``missing`` says what would have to be installed, None when all is there. A layer
-    that does not cross processes plays all roles in one. One that keeps no unread messages cannot have a backlog.
+    all runs goes beside that folder. ``remains`` is the name, in that folder, of what holds the unread messages of a
+    store that was taken down, if anything does: where it is there beforehand, ``fresh_store`` starts from it.
+    ``missing`` says what would have to be installed, None when all is there. A layer that does not cross processes
+    plays all roles in one. One that keeps no unread messages cannot have a backlog.
     """
 
     key: str
     title: str
     fresh_store: Callable[[Path, Limits], AbstractContextManager[Store]]
     missing: Callable[[], str | None]
+    remains: str | None = None
     crosses_processes: bool = True
     keeps_unread: bool = True
 
 
 def _sqlite_store(folder: Path, limits: Limits, *, apps: list[str], make: Callable[[str], Store]) -> Store:
     """Return what ``make`` says about a fresh file: a copy of one that was migrated once for the whole program run."""
-    template = folder.parent / f"{apps[-1]}.sqlite3"
-    if not template.exists():
-        _migrate(make(str(template)), "channels")
-    database = folder / "channels.sqlite3"
-    shutil.copyfile(template, database)
+    database = folder / _DATABASE
+    if not database.exists():
+        template = folder.parent / f"{apps[-1]}.sqlite3"
+        if not template.exists():
+            _migrate(make(str(template)), "channels")
+        shutil.copyfile(template, database)
     return make(str(database))
 
 
@@ -139,15 +144,16 @@ def _redis_pubsub_store(folder: Path, limits: Limits) -> Iterator[Store]:
 @contextmanager
 def _postgres_store(folder: Path, limits: Limits) -> Iterator[Store]:
     """A cluster of its own, copied from one that was made and migrated once for the whole program run."""
-    template = folder.parent / "cluster"
-    if not template.exists():
-        making = folder / "making"
-        make_cluster(making)
-        with running_postgres(making, folder):
-            _migrate(_describe_postgres(making, limits), "channels_postgres")
-        making.rename(template)
-    cluster = folder / "cluster"
-    copy_cluster(template, cluster)
+    cluster = folder / _CLUSTER
+    if not cluster.exists():
+        template = folder.parent / _CLUSTER
+        if not template.exists():
+            making = folder / "making"
+            make_cluster(making)
+            with running_postgres(making, folder):
+                _migrate(_describe_postgres(making, limits), "channels_postgres")
+            making.rename(template)
+        copy_tree(template, cluster)
     with running_postgres(cluster, folder):
         yield _describe_postgres(cluster, limits)
 
@@ -185,6 +191,7 @@ OURS = Candidate(
     title="channels_sqlite",
     fresh_store=_our_store,
     missing=lambda: _missing_packages("channels_sqlite"),
+    remains=_DATABASE,
 )
 
 CANDIDATES = {
@@ -203,6 +210,7 @@ CANDIDATES = {
             title="channels_redis core",
             fresh_store=_redis_core_store,
             missing=_missing_for_redis,
+            remains="dump.rdb",
         ),
         Candidate(
             key="redis-pubsub",
@@ -216,18 +224,21 @@ CANDIDATES = {
             title="channels-lite aio",
             fresh_store=_lite_store("channels_lite.layers.aio.AIOSQLiteChannelLayer"),
             missing=lambda: _missing_packages("channels_lite", "aiosqlite", "aiosqlitepool", "msgspec"),
+            remains=_DATABASE,
         ),
         Candidate(
             key="lite-orm",
             title="channels-lite ORM",
             fresh_store=_lite_store("channels_lite.layers.core.SQLiteChannelLayer"),
             missing=lambda: _missing_packages("channels_lite"),
+            remains=_DATABASE,
         ),
         Candidate(
             key="postgres",
             title="channels_postgres",
             fresh_store=_postgres_store,
             missing=_missing_for_postgres,
+            remains=_CLUSTER,
         ),
     )
 }

@@ -77,12 +77,17 @@ class Counts:
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """A figure of a scenario. ``unit`` is shown in the heading; ``higher_is_better`` tells rates from times."""
+    """A figure of a scenario. ``unit`` is shown in the heading; ``higher_is_better`` tells rates from times.
+
+    One that only describes a run is not ``compared`` with ours; a ``detail`` is in the JSON alone.
+    """
 
     key: str
     title: str
     unit: str
     higher_is_better: bool = False
+    compared: bool = True
+    detail: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +107,13 @@ class Run:
     values: Mapping[str, float] = field(default_factory=dict)
     counts: Counts = field(default_factory=Counts)
     series: Sequence[Mapping[str, float]] = ()
+
+    @property
+    def ran_out_of_time(self) -> bool:
+        """Whether it took all the time it may take and gave not one figure."""
+        if self.outcome == "ok":
+            return bool(self.values) and all(math.isnan(value) for value in self.values.values())
+        return self.outcome == "timed out"
 
 
 @dataclass(frozen=True)

@@ -8,18 +8,18 @@ from contextlib import asynccontextmanager
 
 from channels.exceptions import ChannelFull
 
-from .board import Value, WorkerEnd
+from .board import Board, Value
 from .measures import Account, Effort
 from .protocols import Layer
 from .stores import Store
 
-__all__ = ["SETTLING", "WARM_UP", "Player", "make_message"]
+__all__ = ["SETTLING", "Player", "make_message"]
 
 SETTLING = -1
 """The identity of messages that no scenario counts."""
-WARM_UP = 20
-"""How many of them go ahead."""
 
+_WARM_UP = 20
+_WARM_UP_LIMIT_S = 0.5
 _FIRST_PAUSE_S = 0.001
 _LONGEST_PAUSE_S = 0.05
 _ROUND_S = 0.1
@@ -40,10 +40,18 @@ def make_message(identity: int) -> dict[str, object]:
     }
 
 
+def _count(messages: int, seconds: float) -> Iterator[int]:
+    deadline = time.perf_counter() + seconds
+    for number in range(messages):
+        if time.perf_counter() >= deadline:
+            return
+        yield number
+
+
 class Player:
     """One role of a scenario, played in one process: its layer, its place and its notice board."""
 
-    def __init__(self, *, layer: Layer, board: WorkerEnd, index: int, effort: Effort, store: Store) -> None:
+    def __init__(self, *, layer: Layer, board: Board, index: int, effort: Effort, store: Store) -> None:
         self.layer = layer
         self.index = index
         self.effort = effort
@@ -80,8 +88,12 @@ class Player:
 
     async def warm_up(self, channel: str) -> None:
         """Send a few messages that nobody counts, so that what is made on first use is made."""
-        for _ in range(WARM_UP):
+        for _ in self.warm_up_numbers():
             await self.layer.send(channel, make_message(SETTLING))
+
+    def warm_up_numbers(self) -> Iterator[int]:
+        """Count the messages of a warm-up from 0: a layer that polls gets fewer, since it takes long over each."""
+        return _count(_WARM_UP, _WARM_UP_LIMIT_S)
 
     @asynccontextmanager
     async def background(self, *coroutines: Coroutine[object, object, None]) -> AsyncIterator[None]:
@@ -103,11 +115,7 @@ class Player:
 
     def numbers(self) -> Iterator[int]:
         """Count from 0 until the effort is spent: its messages or its seconds. Several senders may share it."""
-        deadline = time.perf_counter() + self.effort.seconds
-        for number in range(self.effort.messages):
-            if time.perf_counter() >= deadline:
-                return
-            yield number
+        return _count(self.effort.messages, self.effort.seconds)
 
     async def send(self, channel: str, message: dict[str, object], account: Account) -> None:
         """Send, again after a growing pause while the channel is full; the repetitions are counted."""

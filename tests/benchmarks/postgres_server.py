@@ -15,7 +15,7 @@ from typing import Any
 
 from tests.support.servers import running_server
 
-__all__ = ["copy_cluster", "find_postgres", "make_cluster", "missing_user", "postgres_database", "running_postgres"]
+__all__ = ["find_postgres", "make_cluster", "missing_user", "postgres_database", "running_postgres"]
 
 _COMMAND_LIMIT_S = 60.0
 _SERVER_USER = "postgres"
@@ -73,11 +73,6 @@ def make_cluster(cluster: Path) -> None:
     )
     if making.returncode:
         raise RuntimeError(f"initdb failed: {making.stderr.strip()[-500:]}")
-
-
-def copy_cluster(source: Path, target: Path) -> None:
-    """Copy a cluster whose server is down, with its owner."""
-    subprocess.run(["cp", "-a", str(source), str(target)], check=True, timeout=_COMMAND_LIMIT_S)
 
 
 @contextmanager

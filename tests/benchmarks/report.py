@@ -8,8 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .layers import CANDIDATES, OURS
-from .measures import Metric, Run, Spread
+from .measures import Metric, Run
+from .results import Results
 from .scenarios import SCENARIOS, Scenario
+from .targets import judge
 
 __all__ = ["is_faulty", "to_json", "to_markdown"]
 
@@ -17,29 +19,46 @@ __all__ = ["is_faulty", "to_json", "to_markdown"]
 def to_markdown(
     runs: Sequence[Run], host: Mapping[str, str], command: str, left_out: Mapping[str, str] | None = None
 ) -> str:
-    """Return the head, a summary and one table per scenario. ``left_out`` says why, by the layer's key."""
-    legend = (
-        "Each cell: median (lowest to highest) of the repetitions, then, behind `x`, how many times the figure of"
-        f" {OURS.title} it is. With a backlog, behind `=`, how many times the same layer's figure without backlog."
-        " Lost, twice and out of order count deliveries, over all repetitions; retries are sends repeated after"
-        " ChannelFull."
-    )
-    head = [
+    """Return the head, the targets, the figures and what went wrong. ``left_out`` says why, by the layer's key."""
+    results = Results(runs)
+    lines = [
         "# Channel layers on one machine",
         "",
-        f"Made by `{command}`. {legend}",
+        f"Made by `{command}`:",
         "",
         *(f"- {name}: {value}" for name, value in host.items()),
         *(f"- Left out: {CANDIDATES[layer].title} ({reason})" for layer, reason in (left_out or {}).items()),
     ]
-    tables = [_table(scenario, runs) for scenario in SCENARIOS.values() if _of(runs, scenario.key)]
-    return "\n".join(head) + "\n" + "".join(f"\n{table}" for table in (_summary(runs), *tables))
+    measured = [scenario for scenario in SCENARIOS.values() if results.of(scenario.key)]
+    parts = (
+        _section("Targets", "", _targets(results)),
+        _section(
+            "Figures",
+            f"Median (lowest to highest) of the repetitions; in brackets how many times the figure of {OURS.title}."
+            " `!`: something was lost, doubled, out of order or went wrong; see below.",
+            _figures(results, [scenario for scenario in measured if not scenario.is_variation]),
+        ),
+        _section(
+            "With a backlog, and with more processes",
+            "Likewise; behind `=`, how many times the same layer's figure without backlog.",
+            _figures(results, [scenario for scenario in measured if scenario.is_variation]),
+        ),
+        _section(
+            "What went wrong",
+            "Deliveries lost, twice and out of order, over all repetitions; retries are sends repeated after"
+            " ChannelFull. Layers that are not listed had none.",
+            _faults(results, measured),
+        ),
+        *(_section(scenario.title, "", _series(results, scenario)) for scenario in measured if scenario.series),
+    )
+    return "".join([*(f"{line}\n" for line in lines), *parts])
 
 
 def to_json(
     runs: Sequence[Run], host: Mapping[str, str], command: str, left_out: Mapping[str, str] | None = None
 ) -> str:
-    """Return ``{"command", "host", "left_out", "summary": [...], "runs": [...]}``; figures without a value are null."""
+    """Return command, host, left_out, targets, summary and runs as an object; figures without a value are null."""
+    results = Results(runs)
     summary = [
         {
             "scenario": scenario.key,
@@ -48,90 +67,37 @@ def to_json(
             "unit": metric.unit,
             "higher_is_better": metric.higher_is_better,
             **dataclasses.asdict(spread),
-            "ratio_to_ours": _ratio(runs, scenario.key, layer, metric),
-            "ratio_to_base": _ratio_to_base(runs, scenario, layer, metric),
+            "ratio_to_ours": results.ratio_to_ours(scenario.key, layer, metric.key),
+            "ratio_to_base": results.ratio_to_base(scenario.key, layer, metric.key),
         }
         for scenario in SCENARIOS.values()
         for layer in CANDIDATES
         for metric in scenario.metrics
-        if (spread := _spread(_of(runs, scenario.key, layer), metric)) is not None
+        if (spread := results.spread(scenario.key, layer, metric.key)) is not None
     ]
-    plain_runs = [_without_nan(dataclasses.asdict(run)) for run in runs]
     document = {
         "command": command,
         "host": dict(host),
         "left_out": dict(left_out or {}),
+        "targets": [
+            {**dataclasses.asdict(target), "seen": _or_none(target.seen), "is_met": target.is_met}
+            for target in judge(results)
+        ],
         "summary": summary,
-        "runs": plain_runs,
+        "runs": [_without_nan(dataclasses.asdict(run)) for run in runs],
     }
     return json.dumps(document, indent=1, allow_nan=False) + "\n"
 
 
 def _without_nan(run: dict[str, Any]) -> dict[str, Any]:
     """Return the run with None for NaN, which JSON has not. Any: what dataclasses.asdict makes of a Run."""
-    run["values"] = _known(run["values"])
-    run["series"] = [_known(row) for row in run["series"]]
+    run["values"] = {key: _or_none(value) for key, value in run["values"].items()}
+    run["series"] = [{key: _or_none(value) for key, value in row.items()} for row in run["series"]]
     return run
 
 
-def _known(values: Mapping[str, float]) -> dict[str, float | None]:
-    return {key: None if math.isnan(value) else value for key, value in values.items()}
-
-
-def _of(runs: Sequence[Run], scenario: str, layer: str | None = None) -> list[Run]:
-    return [run for run in runs if run.scenario == scenario and layer in (None, run.layer)]
-
-
-def _spread(runs: Sequence[Run], metric: Metric) -> Spread | None:
-    values = [run.values[metric.key] for run in runs if run.outcome == "ok"]
-    measured = [value for value in values if not math.isnan(value)]
-    return Spread.of(measured) if measured else None
-
-
-def _ratio(runs: Sequence[Run], scenario: str, layer: str, metric: Metric) -> float | None:
-    return _quotient(_of(runs, scenario, layer), _of(runs, scenario, OURS.key), metric)
-
-
-def _ratio_to_base(runs: Sequence[Run], scenario: Scenario, layer: str, metric: Metric) -> float | None:
-    if scenario.base is None:
-        return None
-    return _quotient(_of(runs, scenario.key, layer), _of(runs, scenario.base, layer), metric)
-
-
-def _quotient(runs: Sequence[Run], others: Sequence[Run], metric: Metric) -> float | None:
-    above, below = _spread(runs, metric), _spread(others, metric)
-    if above is None or below is None or not below.median:
-        return None
-    return above.median / below.median
-
-
-def _summary(runs: Sequence[Run]) -> str:
-    """Return one table of all medians: a row for each figure, a column for each layer."""
-    layers = [layer for layer in CANDIDATES if any(run.layer == layer for run in runs)]
-    rows = [
-        ["scenario", "figure", *(CANDIDATES[layer].title for layer in layers)],
-        ["---", "---", *["---:"] * len(layers)],
-    ]
-    for scenario in SCENARIOS.values():
-        if not _of(runs, scenario.key):
-            continue
-        for metric in scenario.metrics:
-            cells = [_short_cell(runs, scenario.key, layer, metric) for layer in layers]
-            rows.append([scenario.key, f"{metric.title}, {metric.unit}", *cells])
-    legend = (
-        f"Medians, and in brackets how many times the figure of {OURS.title}. `!`: something was lost, doubled, out of"
-        " order or went wrong; the scenario's own table says what."
-    )
-    return f"## Summary\n\n{legend}\n\n{_lines(rows)}"
-
-
-def _short_cell(runs: Sequence[Run], scenario: str, layer: str, metric: Metric) -> str:
-    mine = _of(runs, scenario, layer)
-    spread = _spread(mine, metric)
-    figure = "-" if spread is None else _round(spread.median)
-    ratio = None if layer == OURS.key else _ratio(runs, scenario, layer, metric)
-    mark = " !" if any(is_faulty(run) for run in mine) else ""
-    return figure + (f" [{ratio:.3g}]" if ratio is not None else "") + mark
+def _or_none(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
 
 def is_faulty(run: Run) -> bool:
@@ -141,56 +107,60 @@ def is_faulty(run: Run) -> bool:
     return run.outcome != "ok" or bool(run.remark or run.counts.lost or run.counts.twice or run.counts.disordered)
 
 
-def _table(scenario: Scenario, runs: Sequence[Run]) -> str:
-    titles = [f"{metric.title}, {metric.unit}" for metric in scenario.metrics]
-    header = ["layer", *titles, "lost", "twice", "out of order", "retries", "remarks"]
-    rows = [header, ["---", *["---:"] * (len(header) - 2), "---"]]
-    for layer, candidate in CANDIDATES.items():
-        mine = _of(runs, scenario.key, layer)
-        if not mine:
-            continue
-        cells = [_cell(runs, scenario, layer, metric) for metric in scenario.metrics]
-        rows.append([candidate.title, *cells, *_faults(mine), _remarks(mine)])
-    return f"## {scenario.title} (`{scenario.key}`)\n\n{_lines(rows)}" + _series_table(scenario, runs)
+def _targets(results: Results) -> list[list[str]]:
+    rows = [["scenario", "figure", "wanted", "seen", "met"], ["---", "---", "---", "---:", "---"]]
+    verdicts = {True: "yes", False: "**no**", None: "not measured"}
+    for each in judge(results):
+        wanted = f"{each.bound} {_round(each.limit)}"
+        rows.append([each.scenario, each.figure, wanted, _round(each.seen), verdicts[each.is_met]])
+    return rows
 
 
-def _series_table(scenario: Scenario, runs: Sequence[Run]) -> str:
-    """Return what a long run did over time, a row for each minute; nothing for other scenarios."""
-    if not scenario.series:
-        return ""
-    titles = [f"{metric.title}, {metric.unit}" if metric.unit else metric.title for metric in scenario.series]
-    rows = [["layer", *titles], ["---", *["---:"] * len(titles)]]
-    for run in _of(runs, scenario.key):
-        for values in run.series:
-            known = [values.get(metric.key, math.nan) for metric in scenario.series]
-            cells = ["-" if math.isnan(value) else _round(value) for value in known]
-            rows.append([CANDIDATES[run.layer].title, *cells])
-    return f"\n{_lines(rows)}"
+def _figures(results: Results, scenarios: Sequence[Scenario]) -> list[list[str]]:
+    """Return a row for each figure, with a column for each layer."""
+    layers = [layer for layer in CANDIDATES if any(run.layer == layer for run in results.runs)]
+    rows = [
+        ["scenario", "figure", *(CANDIDATES[layer].title for layer in layers)],
+        ["---", "---", *["---:"] * len(layers)],
+    ]
+    for scenario in scenarios:
+        for metric in (each for each in scenario.metrics if not each.detail):
+            cells = [_cell(results, scenario.key, layer, metric) for layer in layers]
+            rows.append([scenario.key, f"{metric.title}, {metric.unit}", *cells])
+    return rows
 
 
-def _lines(rows: Sequence[Sequence[str]]) -> str:
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
-
-
-def _cell(runs: Sequence[Run], scenario: Scenario, layer: str, metric: Metric) -> str:
-    spread = _spread(_of(runs, scenario.key, layer), metric)
+def _cell(results: Results, scenario: str, layer: str, metric: Metric) -> str:
+    spread = results.spread(scenario, layer, metric.key)
     if spread is None:
-        return "-"
-    figures = f"{_round(spread.median)} ({_round(spread.lowest)} to {_round(spread.highest)})"
-    ratio = None if layer == OURS.key else _ratio(runs, scenario.key, layer, metric)
-    to_base = _ratio_to_base(runs, scenario, layer, metric)
-    if ratio is not None:
-        figures += f" x{ratio:.3g}"
+        cell = "-"
+    elif spread.lowest == spread.highest:
+        cell = _round(spread.median)
+    else:
+        cell = f"{_round(spread.median)} ({_round(spread.lowest)} to {_round(spread.highest)})"
+    ratio = results.ratio_to_ours(scenario, layer, metric.key)
+    if ratio is not None and layer != OURS.key and metric.compared:
+        cell += f" [{_round(ratio)}]"
+    to_base = results.ratio_to_base(scenario, layer, metric.key)
     if to_base is not None:
-        figures += f" ={to_base:.3g}"
-    return figures
+        cell += f" ={_round(to_base)}"
+    return cell + (" !" if any(is_faulty(run) for run in results.of(scenario, layer)) else "")
 
 
-def _round(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+def _faults(results: Results, scenarios: Sequence[Scenario]) -> list[list[str]]:
+    rows = [
+        ["scenario", "layer", "lost", "twice", "out of order", "retries", "remarks"],
+        ["---", "---", *["---:"] * 4, "---"],
+    ]
+    for scenario in scenarios:
+        for layer, candidate in CANDIDATES.items():
+            runs = results.of(scenario.key, layer)
+            if any(run.remark or run.counts.retries or is_faulty(run) for run in runs):
+                rows.append([scenario.key, candidate.title, *_counts(runs), _remarks(runs)])
+    return rows
 
 
-def _faults(runs: Sequence[Run]) -> list[str]:
+def _counts(runs: Sequence[Run]) -> list[str]:
     finished = [run.counts for run in runs if run.outcome == "ok"]
     if not finished:
         return ["-"] * 4
@@ -208,7 +178,34 @@ def _faults(runs: Sequence[Run]) -> list[str]:
 
 def _remarks(runs: Sequence[Run]) -> str:
     """Return how many repetitions did not end well, and why."""
-    reasons = Counter(f"{run.outcome}, {run.remark}" for run in runs if run.remark)
+    reasons = Counter(
+        run.remark if run.outcome == "ok" else f"{run.outcome}, {run.remark}" for run in runs if run.remark
+    )
     return "; ".join(
         f"{number} of {len(runs)} {reason}".replace("|", "/").replace("\n", " ") for reason, number in reasons.items()
     )
+
+
+def _series(results: Results, scenario: Scenario) -> list[list[str]]:
+    """Return what a long run did over time, a row for each minute."""
+    titles = [f"{metric.title}, {metric.unit}" if metric.unit else metric.title for metric in scenario.series]
+    rows = [["layer", *titles], ["---", *["---:"] * len(titles)]]
+    for run in results.of(scenario.key):
+        for values in run.series:
+            cells = [_round(values.get(metric.key, math.nan)) for metric in scenario.series]
+            rows.append([CANDIDATES[run.layer].title, *cells])
+    return rows
+
+
+def _section(title: str, legend: str, rows: Sequence[Sequence[str]]) -> str:
+    """Return a heading and a table; nothing when the table has but its head."""
+    if len(rows) <= 2:
+        return ""
+    table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    return f"\n## {title}\n\n" + (f"{legend}\n\n" if legend else "") + table
+
+
+def _round(value: float) -> str:
+    if math.isnan(value):
+        return "-"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -15,8 +16,8 @@ from typing import IO, Any, TypeVar
 from .board import NoticeBoard
 from .layers import Candidate
 from .measures import Account, Effort, Outcome, Run, count_faults
-from .scenarios import Scenario
-from .stores import Store
+from .scenarios import Role, Scenario
+from .stores import copy_tree
 from .worker import Assignment
 
 __all__ = ["run_once"]
@@ -66,10 +67,18 @@ def run_once(scenario: Scenario, candidate: Candidate, repetition: int, effort: 
         with TemporaryDirectory(dir=folder) as run_folder:
             # A server that runs as another user must be able to pass.
             Path(run_folder).chmod(0o711)
-            with candidate.fresh_store(Path(run_folder), scenario.limits) as store:
-                playing = _play(scenario, candidate, effort, store=store, folder=Path(run_folder), limit_s=limit_s)
-                answer = asyncio.run(playing)
-        outcome, accounts = "ok", answer.accounts
+            stored = _store_backlog(scenario, candidate, effort, folder=folder, limit_s=limit_s)
+            if stored is not None:
+                copy_tree(stored.remains, Path(run_folder) / stored.remains.name)
+            answer = _play(
+                scenario,
+                candidate,
+                effort,
+                folder=Path(run_folder),
+                limit_s=limit_s,
+                roles=[role for role in scenario.roles if not (stored and role.prepares)],
+            )
+        outcome, accounts = "ok", answer.accounts | (stored.accounts if stored else {})
         remark = "; ".join(filter(None, (*(account.remark for account in accounts.values()), answer.remark)))
     except asyncio.TimeoutError:
         outcome, remark = "timed out", f"no end after {limit_s:g} s"
@@ -93,19 +102,61 @@ def _by_role(scenario: Scenario, accounts: Mapping[tuple[str, int], Account]) ->
     return {role.name: [accounts[role.name, index] for index in range(role.count)] for role in scenario.roles}
 
 
-async def _play(
-    scenario: Scenario, candidate: Candidate, effort: Effort, *, store: Store, folder: Path, limit_s: float
+@dataclass(frozen=True)
+class _Stored:
+    """What the preparing roles left: the store's file or folder, and their accounts."""
+
+    remains: Path
+    accounts: dict[tuple[str, int], Account]
+
+
+def _store_backlog(
+    scenario: Scenario, candidate: Candidate, effort: Effort, *, folder: Path, limit_s: float
+) -> _Stored | None:
+    """Return what the preparing roles have stored, now or for an earlier run.
+
+    None when there are none, or when the layer's store leaves nothing behind, so that they have to play in each run.
+    """
+    roles = [role for role in scenario.roles if role.prepares]
+    if not roles or candidate.remains is None:
+        return None
+    stock = folder / "-".join([candidate.key, *(role.name for role in roles)])
+    finished = stock / "accounts.json"
+    # Long before the first of them expires.
+    if not finished.exists() or time.time() - finished.stat().st_mtime > scenario.limits.expiry_s / 2:
+        shutil.rmtree(stock, ignore_errors=True)
+        stock.mkdir(mode=0o711)
+        answer = _play(scenario, candidate, effort, folder=stock, limit_s=limit_s, roles=roles)
+        finished.write_text(json.dumps([[*part, dataclasses.asdict(each)] for part, each in answer.accounts.items()]))
+    accounts = {(name, index): Account(**account) for name, index, account in json.loads(finished.read_text())}
+    return _Stored(stock / candidate.remains, accounts)
+
+
+def _play(
+    scenario: Scenario, candidate: Candidate, effort: Effort, *, folder: Path, limit_s: float, roles: Sequence[Role]
+) -> _Answer:
+    """Return the answers of those who play ``roles``, over a store in ``folder``."""
+    parts = [(role.name, index) for role in roles for index in range(role.count)]
+    shares = [(part,) for part in parts] if candidate.crosses_processes else [tuple(parts)]
+    with candidate.fresh_store(folder, scenario.limits) as store:
+        assignments = [Assignment(scenario=scenario.key, parts=share, effort=effort, store=store) for share in shares]
+        board = NoticeBoard()
+        if not any(role.prepares for role in roles):
+            for _ in range(scenario.preparers):
+                board.publish("prepared")
+        return asyncio.run(_run_workers(assignments, board, folder=folder, limit_s=limit_s))
+
+
+async def _run_workers(
+    assignments: Sequence[Assignment], board: NoticeBoard, *, folder: Path, limit_s: float
 ) -> _Answer:
     """Return the answers of all workers as one."""
-    parts = [(role.name, index) for role in scenario.roles for index in range(role.count)]
-    shares = [(part,) for part in parts] if candidate.crosses_processes else [tuple(parts)]
-    board = NoticeBoard()
     with (folder / "workers.log").open("a+b") as log:
         workers: list[asyncio.subprocess.Process] = []
         try:
-            for share in shares:
-                assignment = Assignment(scenario=scenario.key, parts=share, effort=effort, store=store)
-                workers.append(await _start(assignment, log))
+            for assignment in assignments:
+                worker = await _start(assignment, log)
+                workers.append(worker)
             answers = await asyncio.wait_for(
                 _gather_or_fail([_follow(worker, board, log) for worker in workers]), limit_s
             )

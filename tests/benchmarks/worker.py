@@ -1,7 +1,8 @@
 """One process of a run: plays its roles and reports what they saw. The parent's counterpart is runner.py.
 
 The first line on standard input says what to play (``Assignment``); the lines after it, and those on standard output,
-belong to the notice board, until the last one, which holds the accounts.
+belong to the notice board, until the last one, which holds the accounts. Where this process plays all roles, it has the
+notice board to itself.
 """
 
 import asyncio
@@ -14,7 +15,7 @@ from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Any, cast
 
-from .board import WorkerEnd
+from .board import LocalBoard, WorkerEnd
 from .measures import Account, Effort
 from .player import Player
 from .protocols import Layer
@@ -55,15 +56,15 @@ def main() -> None:
     # What a library prints must not end up among the lines for the parent.
     output_fd = os.dup(1)
     os.dup2(2, 1)
-    board = WorkerEnd(output_fd)
+    parent = WorkerEnd(output_fd)
     assignment = Assignment.from_json(_first_line())
     configure_django(assignment.store)
     try:
-        asyncio.run(_play(assignment, board))
+        asyncio.run(_play(assignment, parent))
     # Whatever it is, the parent reports it as the outcome of this run.
     except Exception as error:  # noqa: BLE001
         traceback.print_exc()
-        board.write({"error": f"{type(error).__name__}: {error}"})
+        parent.write({"error": f"{type(error).__name__}: {error}"})
         sys.exit(1)
 
 
@@ -78,20 +79,21 @@ def _first_line() -> bytes:
     return line
 
 
-async def _play(assignment: Assignment, board: WorkerEnd) -> None:
+async def _play(assignment: Assignment, parent: WorkerEnd) -> None:
     loop = asyncio.get_running_loop()
     lines = asyncio.StreamReader(limit=2**24)
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
-    listening = asyncio.ensure_future(board.listen(lines))
+    listening = asyncio.ensure_future(parent.listen(lines))
     layer = _make_layer()
     scenario = SCENARIOS[assignment.scenario]
     roles = {role.name: role for role in scenario.roles}
+    board = LocalBoard() if len(assignment.parts) == scenario.processes else parent
     plays = []
     for name, index in assignment.parts:
         player = Player(layer=layer, board=board, index=index, effort=assignment.effort, store=assignment.store)
         plays.append(_play_until_failure(player, _play_part(player, scenario, roles[name])))
     accounts = await asyncio.gather(*plays)
-    board.write(
+    parent.write(
         {
             "accounts": [
                 {"role": name, "index": index, "account": dataclasses.asdict(account)}

@@ -1,5 +1,6 @@
 """The benchmarks' own arithmetic and report, and one run of the smallest effort."""
 
+import asyncio
 import json
 import math
 import subprocess
@@ -9,10 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.benchmarks.__main__ import _parser, _steps
+from tests.benchmarks.board import LocalBoard
 from tests.benchmarks.layers import CANDIDATES
 from tests.benchmarks.measures import Account, Counts, Outcome, Run, Spread, count_faults, identity, percentile, rate
 from tests.benchmarks.report import to_json, to_markdown
+from tests.benchmarks.results import Results
 from tests.benchmarks.scenarios import SCENARIOS
+from tests.benchmarks.targets import judge
 
 RUN_LIMIT_S = 240
 
@@ -40,12 +45,12 @@ def a_run(
     )
 
 
-def the_row_of(layer: str, report: str) -> list[str]:
-    """The cells of a layer's row in the only table that has one."""
-    title = CANDIDATES[layer].title
-    rows = [line for line in report.splitlines() if line.startswith(f"| {title} |")]
+def the_row(report: str, *beginning: str) -> list[str]:
+    """The other cells of the only row that begins with these."""
+    start = f"| {' | '.join(beginning)} | "
+    rows = [line for line in report.splitlines() if line.startswith(start)]
     assert len(rows) == 1
-    return [cell.strip() for cell in rows[0].strip("|").split("|")]
+    return [cell.strip() for cell in rows[0].removeprefix(start).removesuffix("|").split("|")]
 
 
 def test_a_percentile_is_one_of_the_samples() -> None:
@@ -110,50 +115,73 @@ def test_the_table_shows_the_spread_of_the_repetitions_and_the_ratio_to_ours() -
         a_run("ping-pong", "redis-core", {"p50": 500.0, "p99": math.nan}),
     ]
     report = to_markdown(runs, {"CPU": "fast"}, "the command")
-    assert the_row_of("sqlite", report)[1] == "200 (100 to 300)"
-    assert the_row_of("redis-core", report)[1:3] == ["500 (500 to 500) x2.5", "-"]
+    assert "| scenario | figure | channels_sqlite | channels_redis core |" in report
+    assert the_row(report, "ping-pong", "p50, us") == ["200 (100 to 300)", "500 [2.5]"]
+    assert the_row(report, "ping-pong", "p99, us") == ["400 (200 to 600)", "-"]
     assert "- CPU: fast\n" in report
     assert "`the command`" in report
 
 
-def test_the_table_shows_what_a_backlog_costs_the_same_layer() -> None:
+def test_a_second_table_shows_what_a_backlog_costs_the_same_layer() -> None:
     runs = [
         a_run("ping-pong", "sqlite", {"p50": 100.0, "p99": 100.0}),
         a_run("ping-pong-backlog", "sqlite", {"p50": 110.0, "p99": 150.0}),
     ]
-    plain, _, with_backlog = to_markdown(runs, {}, "").partition("(`ping-pong-backlog`)")
-    assert the_row_of("sqlite", plain)[1] == "100 (100 to 100)"
-    assert the_row_of("sqlite", with_backlog)[1:3] == ["110 (110 to 110) =1.1", "150 (150 to 150) =1.5"]
-    assert the_row_of("sqlite", to_markdown(runs[1:], {}, ""))[1] == "110 (110 to 110)"
+    main, _, second = to_markdown(runs, {}, "").partition("## With a backlog")
+    assert the_row(main, "ping-pong", "p50, us") == ["100"]
+    assert the_row(second, "ping-pong-backlog", "p50, us") == ["110 =1.1"]
+    assert the_row(second, "ping-pong-backlog", "p99, us") == ["150 =1.5"]
+    assert the_row(to_markdown(runs[1:], {}, ""), "ping-pong-backlog", "p50, us") == ["110"]
 
 
-def test_the_table_says_what_went_wrong() -> None:
+def test_the_report_marks_and_lists_what_went_wrong() -> None:
     runs = [
         a_run("ping-pong", "sqlite", {"p50": 1.0, "p99": 1.0}, counts=Counts(expected=50, lost=1, twice=2)),
         a_run("ping-pong", "sqlite", {"p50": 1.0, "p99": 1.0}, counts=Counts(expected=50)),
+        a_run("ping-pong", "memory", {"p50": 1.0, "p99": 1.0}, counts=Counts(expected=50)),
+        a_run("ping-pong", "redis-pubsub", {}, outcome="left out", remark="for a reason"),
         a_run("ping-pong", "postgres", {}, outcome="timed out", remark="no end after 50 s"),
     ]
     report = to_markdown(runs, {}, "", {"lite-aio": "not installed: channels_lite"})
-    assert the_row_of("sqlite", report)[3:6] == ["1 of 100", "2 of 100", "0"]
-    assert the_row_of("postgres", report)[1:] == ["-"] * 6 + ["1 of 1 timed out, no end after 50 s"]
+    assert the_row(report, "ping-pong", "p50, us") == ["1 !", "1 [1]", "-", "- !"]
+    assert the_row(report, "ping-pong", CANDIDATES["sqlite"].title) == ["1 of 100", "2 of 100", "0", "0", ""]
+    remark = "1 of 1 timed out, no end after 50 s"
+    assert the_row(report, "ping-pong", CANDIDATES["postgres"].title) == ["-", "-", "-", "-", remark]
+    assert f"| ping-pong | {CANDIDATES['memory'].title} |" not in report
     assert "- Left out: channels-lite aio (not installed: channels_lite)\n" in report
 
 
-def test_the_summary_has_a_column_for_each_layer_and_marks_what_went_wrong() -> None:
+def test_targets_are_judged_by_medians() -> None:
     runs = [
-        a_run("ping-pong", "sqlite", {"p50": 200.0, "p99": 400.0}),
-        a_run("ping-pong", "redis-core", {"p50": 500.0, "p99": 400.0}, counts=Counts(expected=9, twice=1)),
-        a_run("ping-pong", "postgres", {}, outcome="timed out", remark="no end after 50 s"),
-        a_run("ping-pong", "redis-pubsub", {}, outcome="left out", remark="for a reason"),
+        *(a_run("ping-pong", "sqlite", {"p50": value, "p99": 100.0}) for value in (50.0, 60.0, 900.0)),
+        a_run("ping-pong", "redis-pubsub", {"p50": 100.0, "p99": 99.0}),
     ]
-    summary = to_markdown(runs, {}, "").partition("## Summary")[2].partition("\n## ")[0]
-    assert "| ping-pong | p50, us | 200 | 500 [2.5] ! | - | - ! |\n" in summary
-    assert "| ping-pong | p99, us | 400 | 400 [1] ! | - | - ! |\n" in summary
+    report = to_markdown(runs, {}, "")
+    pubsub, core = CANDIDATES["redis-pubsub"].title, CANDIDATES["redis-core"].title
+    assert the_row(report, "ping-pong", f"p50, times that of {pubsub}") == ["at most 0.65", "0.6", "yes"]
+    assert the_row(report, "ping-pong", f"p99, times that of {pubsub}") == ["at most 1", "1.01", "**no**"]
+    assert the_row(report, "ping-pong", f"p50, times that of {core}") == ["at most 0.2", "-", "not measured"]
+    assert "| send-receive |" not in report
+
+
+def test_every_target_is_met_or_missed_by_figures_that_its_scenarios_have() -> None:
+    rows = [{"p99": float(minute), "file": 1.0, "wal": 1.0} for minute in range(1, 11)]
+    runs = [
+        a_run(scenario.key, layer, {metric.key: 1.0 for metric in scenario.metrics}, series=rows)
+        for scenario in SCENARIOS.values()
+        for layer in CANDIDATES
+    ]
+    verdicts = {(each.scenario, each.figure): each.is_met for each in judge(Results(runs))}
+    assert None not in verdicts.values()
+    assert verdicts["broadcast-1x10", f"rate, times that of {CANDIDATES['memory'].title}"]
+    assert verdicts["work-queue", "lost, twice or out of order"]
+    steady = [verdict for (scenario, _), verdict in verdicts.items() if scenario == "steady"]
+    assert steady == [False, True, True]
 
 
 def test_a_long_run_has_a_row_for_each_minute() -> None:
     rows = [{"minute": 1, "rate": 1000.0, "p99": 900.0, "file": 2.0, "wal": math.nan}]
-    values = {"rate": 1000.0, "p50": 300.0, "p99": 900.0}
+    values = {"rate": 1000.0, "p50": 300.0, "p99": 900.0, "length": 60.0}
     report = to_markdown([a_run("steady", "memory", values, series=rows)], {}, "")
     assert f"| {CANDIDATES['memory'].title} | 1 | 1,000 | 900 | 2 | - |\n" in report
 
@@ -170,6 +198,51 @@ def test_the_json_holds_runs_and_summary_and_null_where_there_is_no_figure() -> 
     assert summary["memory", "p50"]["ratio_to_ours"] == pytest.approx(0.1)
     assert summary["memory", "p99"]["ratio_to_ours"] is None
     assert ("sqlite", "p99") not in summary
+    assert {each["is_met"] for each in document["targets"]} == {None}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "seconds"), [([], [600, 120]), (["--minutes=1"], [60, 60]), (["--peer-minutes=5"], [600, 300])]
+)
+def test_the_steady_scenario_is_shorter_over_other_layers(arguments: list[str], seconds: list[float]) -> None:
+    options = _parser().parse_args(["--scenario=steady", *arguments])
+    steps = _steps(options, ["sqlite", "memory"])
+    assert [(step.layer, step.effort.seconds) for step in steps] == list(
+        zip(["sqlite", "memory"], seconds, strict=True)
+    )
+
+
+@pytest.mark.parametrize(
+    ("run", "expected"),
+    [
+        (a_run("ping-pong", "memory", {}, outcome="timed out"), True),
+        (a_run("ping-pong", "memory", {}, outcome="failed"), False),
+        (a_run("ping-pong", "memory", {"p50": math.nan, "p99": math.nan}), True),
+        (a_run("ping-pong", "memory", {"p50": 1.0, "p99": math.nan}), False),
+    ],
+)
+def test_a_run_without_a_figure_ran_out_of_time(run: Run, expected: bool) -> None:
+    assert run.ran_out_of_time is expected
+
+
+async def test_a_wish_is_answered_once_enough_was_published() -> None:
+    board = LocalBoard()
+    board.publish("key", 1)
+    first = asyncio.ensure_future(board.wait_for("key"))
+    second = asyncio.ensure_future(board.wait_for("key", 2))
+    assert await first == [1]
+    assert not second.done()
+    board.publish("key", 2)
+    assert await second == [1, 2]
+
+
+async def test_a_wish_that_was_given_up_disturbs_nobody() -> None:
+    board = LocalBoard()
+    given_up = asyncio.ensure_future(board.wait_for("key"))
+    await asyncio.sleep(0)
+    given_up.cancel()
+    board.publish("key", 1)
+    assert await board.wait_for("key") == [1]
 
 
 @pytest.mark.parametrize("key", SCENARIOS)
@@ -184,7 +257,7 @@ def test_what_a_scenario_is_compared_with_has_the_same_metrics(key: str) -> None
 @pytest.mark.timeout(RUN_LIMIT_S + 20)
 def test_the_smallest_run_measures_ours_and_in_memory_without_a_fault(tmp_path: Path) -> None:
     file = tmp_path / "report.json"
-    scenarios = ["send-receive", "ping-pong"]
+    scenarios = ["send-receive", "ping-pong", "send-receive-backlog"]
     options = [f"--scenario={scenario}" for scenario in scenarios]
     command = [sys.executable, "-m", "tests.benchmarks", "--quick", "--seconds=0.02", f"--json={file}", *options]
     done = subprocess.run(command, capture_output=True, text=True, timeout=RUN_LIMIT_S, check=False)
@@ -199,4 +272,4 @@ def test_the_smallest_run_measures_ours_and_in_memory_without_a_fault(tmp_path: 
         assert (counts["lost"], counts["twice"], counts["disordered"]) == (0, 0, 0)
         assert run["values"]["p50"] > 0
     for scenario in scenarios:
-        assert f"(`{scenario}`)" in done.stdout
+        assert f"| {scenario} | p50, us | " in done.stdout

@@ -25,7 +25,7 @@ SCENARIOS = {
         MANY_SENDERS,
         make_broadcast(processes=1, members=10),
         make_broadcast(processes=4, members=250),
-        make_broadcast(processes=2, members=5_000, start_limit_s=150.0, in_quick=False),
+        make_broadcast(processes=2, members=5_000, in_quick=False),
         WORK_QUEUE,
         SYNC_SEND,
         SYNC_GROUP_SEND,
@@ -38,7 +38,10 @@ SCENARIOS = {
         PING_PONG_BESIDE_DEEP,
         WORK_QUEUE_DEEP,
         *(make_ring(processes=processes) for processes in (1, 2, 4, 8)),
-        *(make_broadcast(processes=processes, members=250, in_quick=False) for processes in (1, 2, 8)),
+        *(
+            make_broadcast(processes=processes, members=250, in_quick=False, stretch=0.5, varies=True)
+            for processes in (1, 2, 8)
+        ),
         STEADY,
     )
 }

@@ -25,8 +25,9 @@ class Role:
     """A part that ``count`` processes play.
 
     Before anyone plays, the processes open their layers one after another, in the order of the scenario's roles. Those
-    that prepare the store for the others (``prepares``) have finished by then. ``opens`` is false for a role that does
-    not use the layer.
+    that prepare the store for the others (``prepares``) have finished by then; what one of that name has stored is kept
+    and copied, where a layer can, so that it plays once for all runs. ``opens`` is false for a role that does not use
+    the layer.
     """
 
     name: str
@@ -42,9 +43,9 @@ class Scenario:
 
     ``stretch`` multiplies the seconds of the effort, for what sends slowly on purpose; ``start_limit_s`` is the time
     that getting ready may take. ``series`` are figures minute by minute, made by ``make_series``. ``base`` is the key
-    of the scenario without backlog that this one is compared with, so ``backlog`` says that it has one. ``open_ended``
-    is explained at ``count_faults``. ``once``: not repeated, and of a length of its own; ``in_quick``: whether the
-    quick variant has it.
+    of the scenario without backlog that this one is compared with. ``varies``: it is a variation of another scenario
+    without being compared with it. ``open_ended`` is explained at ``count_faults``.
+    ``once``: not repeated, and of a length of its own; ``in_quick``: whether the quick variant has it.
     """
 
     key: str
@@ -58,9 +59,15 @@ class Scenario:
     series: tuple[Metric, ...] = ()
     make_series: Callable[[Accounts], Sequence[Mapping[str, float]]] = _nothing
     base: str | None = None
+    varies: bool = False
     open_ended: bool = False
     once: bool = False
     in_quick: bool = True
+
+    @property
+    def is_variation(self) -> bool:
+        """Whether it comes in the table behind the main one."""
+        return self.varies or self.base is not None
 
     @property
     def processes(self) -> int:

@@ -14,7 +14,7 @@ from collections import Counter
 from tests.benchmarks.measures import Account, Metric, identity, percentile
 from tests.benchmarks.player import SETTLING, Player, make_message
 
-from .base import START_LIMIT_S, Accounts, Role, Scenario
+from .base import Accounts, Role, Scenario
 
 __all__ = ["make_broadcast"]
 
@@ -24,7 +24,7 @@ _COMPLETION_LIMIT_S = 20.0
 
 
 def make_broadcast(
-    *, processes: int, members: int, start_limit_s: float = START_LIMIT_S, in_quick: bool = True
+    *, processes: int, members: int, in_quick: bool = True, stretch: float = 1.0, varies: bool = False
 ) -> Scenario:
     """Return the scenario with ``members`` in each of ``processes``."""
 
@@ -69,8 +69,9 @@ def make_broadcast(
             Metric(key="call_p50", title="group_send() p50", unit="us"),
         ),
         figures=_figures,
-        start_limit_s=start_limit_s,
         in_quick=in_quick,
+        stretch=stretch,
+        varies=varies,
     )
 
 
@@ -80,7 +81,7 @@ async def _broadcast(player: Player, account: Account, processes: int, members: 
     calls_us = account.samples_us["call"] = []
     completed: list[float] = []
     account.samples_us["completed deliveries"] = completed
-    warm_up = range(_WARM_UP)
+    warm_up = itertools.islice(player.warm_up_numbers(), _WARM_UP)
     measured = (_WARM_UP + number for number in player.numbers())
     for number in itertools.chain(warm_up, measured):
         start_ns = time.perf_counter_ns()

@@ -101,9 +101,9 @@ LAG = Scenario(
         Role(name="holder", play=_hold, opens=False),
     ),
     metrics=(
-        Metric(key="p50", title="lag p50", unit="us"),
+        Metric(key="p50", title="lag p50", unit="us", detail=True),
         Metric(key="p99", title="lag p99", unit="us"),
-        Metric(key="worst", title="lag worst", unit="us"),
+        Metric(key="worst", title="lag worst", unit="us", detail=True),
         Metric(key="rate", title="sends done", unit="1/s", higher_is_better=True),
     ),
     figures=_figures,

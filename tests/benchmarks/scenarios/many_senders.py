@@ -59,7 +59,7 @@ MANY_SENDERS = Scenario(
     roles=(Role(name="receiver", play=_receive), Role(name="sender", play=_send)),
     metrics=(
         Metric(key="rate", title="rate", unit="messages/s", higher_is_better=True),
-        Metric(key="p50", title="send() p50", unit="us"),
+        Metric(key="p50", title="send() p50", unit="us", detail=True),
         Metric(key="p99", title="send() p99", unit="us"),
     ),
     figures=_figures,

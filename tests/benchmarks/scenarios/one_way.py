@@ -66,5 +66,5 @@ ONE_WAY = Scenario(
         Metric(key="p99", title="p99", unit="us"),
     ),
     figures=_figures,
-    stretch=2.0,
+    stretch=3.0,
 )

@@ -3,7 +3,7 @@
 import time
 
 from tests.benchmarks.measures import Account, Metric, identity, percentile
-from tests.benchmarks.player import WARM_UP, Player, make_message
+from tests.benchmarks.player import Player, make_message
 from tests.benchmarks.stores import Limits
 
 from .base import START_LIMIT_S, Accounts, Role, Scenario
@@ -20,7 +20,7 @@ async def _serve(player: Player) -> Account:
     await player.settle(mine)
     player.publish("serving", mine)
     theirs = str((await player.wait_for("returning"))[0])
-    for number in range(WARM_UP):
+    for number in player.warm_up_numbers():
         name = identity(1, number)
         await layer.send(theirs, make_message(name))
         # Messages of the settling may come first.

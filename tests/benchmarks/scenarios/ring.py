@@ -3,7 +3,7 @@
 import time
 
 from tests.benchmarks.measures import Account, Metric, identity, percentile, rate
-from tests.benchmarks.player import SETTLING, WARM_UP, Player, make_message
+from tests.benchmarks.player import SETTLING, Player, make_message
 
 from .base import Accounts, Role, Scenario
 
@@ -35,7 +35,7 @@ def make_ring(*, processes: int, in_quick: bool = False) -> Scenario:
         async with player.background(echo()):
             player.publish(f"questions to {player.index}", asked)
             theirs = str((await player.wait_for(f"questions to {(player.index + 1) % processes}"))[0])
-            for number in range(WARM_UP):
+            for number in player.warm_up_numbers():
                 name = identity(processes + player.index, number)
                 await layer.send(theirs, make_message(name))
                 # Messages of the settling may come first.
@@ -68,6 +68,8 @@ def make_ring(*, processes: int, in_quick: bool = False) -> Scenario:
         ),
         figures=_figures,
         in_quick=in_quick,
+        stretch=0.5,
+        varies=True,
     )
 
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from tests.benchmarks.measures import Account, Metric, identity, percentile
-from tests.benchmarks.player import SETTLING, WARM_UP, Player, make_message
+from tests.benchmarks.player import SETTLING, Player, make_message
 from tests.benchmarks.stores import Limits
 
 from .base import START_LIMIT_S, Accounts, Role, Scenario
@@ -21,6 +21,8 @@ __all__ = [
     "SEND_RECEIVE_WITH_BACKLOG",
 ]
 
+_NORMAL = "normal"
+
 
 def _alternate_on(channel_name: str | None) -> Callable[[Player], Awaitable[Account]]:
     """Return what the role does, on the channel of that name, or on a process-specific one."""
@@ -32,7 +34,7 @@ def _alternate_on(channel_name: str | None) -> Callable[[Player], Awaitable[Acco
         channel = channel_name or await layer.new_channel()
         if channel != DEEP:
             await player.settle(channel)
-        for _ in range(WARM_UP):
+        for _ in player.warm_up_numbers():
             await layer.send(channel, make_message(SETTLING))
             message = await layer.receive(channel)
             if message["identity"] != SETTLING:
@@ -85,6 +87,7 @@ def _make(
         limits=limits or Limits(),
         start_limit_s=FILLING_LIMIT_S if filler else START_LIMIT_S,
         base=base,
+        varies=channel == _NORMAL,
         open_ended=channel == DEEP,
         in_quick=in_quick,
     )
@@ -92,7 +95,7 @@ def _make(
 
 SEND_RECEIVE = _make("send-receive", "Send then receive in one process")
 SEND_RECEIVE_NORMAL = _make(
-    "send-receive-normal", "Send then receive in one process, on a normal channel", channel="normal", in_quick=False
+    "send-receive-normal", "Send then receive in one process, on a normal channel", channel=_NORMAL, in_quick=False
 )
 SEND_RECEIVE_WITH_BACKLOG = _make(
     "send-receive-backlog",

@@ -1,4 +1,8 @@
-"""A steady 1,000 messages/s from one process to another for minutes, while what is older than 10 s is trimmed."""
+"""A steady 1,000 messages/s from one process to another for minutes, while what is older than 10 s is trimmed.
+
+A layer that cannot hold the rate is stopped as soon as its sender or its receiver is 5 s behind; so its rate is the
+one that it reached by then.
+"""
 
 import asyncio
 import math
@@ -16,13 +20,16 @@ __all__ = ["STEADY"]
 
 _INTERVAL_S = 1 / 1_000
 _MINUTE_NS = 60_000_000_000
+_LEAST_NS = 3_000_000_000
 _LOOK_EVERY_S = 1.0
+_BEHIND_LIMIT_S = 5.0
 
 
 async def _send(player: Player) -> Account:
     account = Account()
     channel = str((await player.wait_for("channel"))[0])
     await player.warm_up(channel)
+    receiver_is_behind = asyncio.ensure_future(player.wait_for("behind"))
     account.first_ns = time.perf_counter_ns()
     due_s = time.perf_counter()
     for number in player.numbers():
@@ -31,8 +38,13 @@ async def _send(player: Player) -> Account:
         account.sent.append(name)
         due_s += _INTERVAL_S
         late_s = time.perf_counter() - due_s
+        if late_s > _BEHIND_LIMIT_S or receiver_is_behind.done():
+            after_s = (time.perf_counter_ns() - account.first_ns) / 1e9
+            account.remark = f"cannot hold the rate: {_BEHIND_LIMIT_S:g} s behind after {after_s:.0f} s"
+            break
         if late_s < 0:
             await asyncio.sleep(-late_s)
+    receiver_is_behind.cancel()
     player.publish("sent", len(account.sent))
     return account
 
@@ -41,6 +53,7 @@ async def _receive(player: Player) -> Account:
     """Note latencies and sizes by the minute that they belong to: ``latency 0``, ``file 0``, ``wal 0`` and so on."""
     account = Account()
     samples: defaultdict[str, list[float]] = defaultdict(list)
+    behind: list[int] = []
     layer = player.layer
     channel = await layer.new_channel()
 
@@ -56,6 +69,9 @@ async def _receive(player: Player) -> Account:
             account.received.append(message["identity"])
             minute = (sent_ns - account.first_ns) // _MINUTE_NS
             samples[f"latency {minute}"].append((now_ns - sent_ns) / 1000)
+            if now_ns - sent_ns > _BEHIND_LIMIT_S * 1e9 and not behind:
+                behind.append(now_ns)
+                player.publish("behind")
 
     async def look() -> None:
         while True:
@@ -91,6 +107,7 @@ def _figures(accounts: Accounts) -> dict[str, float]:
         "rate": len(latencies_us) / busy_s if busy_s else math.nan,
         "p50": percentile(latencies_us, 50),
         "p99": percentile(latencies_us, 99),
+        "length": busy_s,
     }
 
 
@@ -98,7 +115,8 @@ def _minutes(accounts: Accounts) -> list[dict[str, float]]:
     receiver = accounts["receiver"][0]
     sent_ns = receiver.last_ns - receiver.first_ns
     rows = []
-    for minute in range(math.ceil(sent_ns / _MINUTE_NS)):
+    # What the last messages were late by makes no minute of its own.
+    for minute in range(max(1, math.ceil((sent_ns - _LEAST_NS) / _MINUTE_NS))):
         latencies_us = receiver.samples_us.get(f"latency {minute}", [])
         seconds = min(sent_ns - minute * _MINUTE_NS, _MINUTE_NS) / 1e9
         rows.append(
@@ -121,6 +139,7 @@ STEADY = Scenario(
         Metric(key="rate", title="rate", unit="messages/s", higher_is_better=True),
         Metric(key="p50", title="latency p50", unit="us"),
         Metric(key="p99", title="latency p99", unit="us"),
+        Metric(key="length", title="length", unit="s", compared=False),
     ),
     figures=_figures,
     limits=Limits(expiry_s=10, retention_s=10),

@@ -13,8 +13,10 @@ __all__ = ["DEEP", "DEEP_LIMITS", "FILLING_LIMIT_S", "OTHERS_LIMITS", "store_dee
 
 DEEP = "deep"
 """The channel that holds all of a backlog."""
-DEEP_LIMITS = Limits(capacity=200_000, expiry_s=1_200)
-OTHERS_LIMITS = Limits(expiry_s=1_200)
+_EXPIRY_S = 14_400
+"""A backlog is stored once for all runs of a layer."""
+DEEP_LIMITS = Limits(capacity=200_000, expiry_s=_EXPIRY_S)
+OTHERS_LIMITS = Limits(expiry_s=_EXPIRY_S)
 FILLING_LIMIT_S = 120.0
 
 _STREAM = 9_000
@@ -28,7 +30,7 @@ def store_in_others() -> Role:
         await _store(player, _OTHERS)
         return Account()
 
-    return Role(name="filler", play=play, prepares=True)
+    return Role(name="filler-others", play=play, prepares=True)
 
 
 def store_deep(*, is_read: bool) -> Role:
@@ -38,7 +40,7 @@ def store_deep(*, is_read: bool) -> Role:
         identities = await _store(player, (DEEP,))
         return Account(sent=identities) if is_read else Account()
 
-    return Role(name="filler", play=play, prepares=True)
+    return Role(name="filler-read" if is_read else "filler-unread", play=play, prepares=True)
 
 
 async def _store(player: Player, channels: Sequence[str]) -> list[int]:

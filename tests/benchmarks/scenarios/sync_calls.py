@@ -8,7 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from tests.benchmarks.measures import Account, Metric, identity, percentile
-from tests.benchmarks.player import SETTLING, WARM_UP, Player, make_message
+from tests.benchmarks.player import SETTLING, Player, make_message
 from tests.benchmarks.protocols import SyncLayer
 
 from .base import Accounts, Role, Scenario
@@ -48,7 +48,7 @@ def _call(player: Player, account: Account, channel: str | None, members: int) -
         else:
             layer.send(channel, make_message(number))
 
-    for _ in range(WARM_UP):
+    for _ in player.warm_up_numbers():
         send(SETTLING)
     for number in player.numbers():
         start_ns = time.perf_counter_ns()

@@ -125,7 +125,7 @@ def _make(
         roles=(filler, *players) if filler else players,
         metrics=(
             Metric(key="rate", title="rate", unit="messages/s", higher_is_better=True),
-            Metric(key="p50", title="send() p50", unit="us"),
+            Metric(key="p50", title="send() p50", unit="us", detail=True),
             Metric(key="p99", title="send() p99", unit="us"),
         ),
         figures=_figures_deep if is_deep else _figures,
