@@ -6,12 +6,18 @@ import ctypes
 import os
 import sys
 import weakref
+from functools import cache
 
 __all__ = ["WriteAlarm"]
 
 # https://man7.org/linux/man-pages/man7/inotify.7.html
 IN_MODIFY = 0x00000002
 IN_ONESHOT = 0x80000000
+
+
+@cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None)
 
 
 class WriteAlarm:
@@ -28,7 +34,7 @@ class WriteAlarm:
         """Have it ring at the next write to the file at `path`; return False where it cannot."""
         if not sys.platform.startswith("linux"):
             return False
-        libc = ctypes.CDLL(None)
+        libc = _libc()
         if self._fd < 0:
             self._fd = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
             if self._fd < 0:  # each user may have some hundred

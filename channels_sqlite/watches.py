@@ -1,7 +1,7 @@
 """Who watches the wake-up socket for those who wait: their event loops, and one of the waiting threads.
 
 Every `polling_interval` each of them also looks whether the database has changed, in case a wake-up was lost. After a
-quiet second that is left to the kernel, where it tells of the next write; see `Pace`.
+few polls that found nothing that is left to the kernel, where it tells of the next write; see `Pace`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from channels_sqlite.wakeup import WakeSocket
 __all__ = ["Duty", "LoopWatch", "LoopWatches", "ThreadWatch"]
 
 LET_GO_S = 1.0
-QUIET_S = 1.0  # without a change, until polling rests
+QUIET_POLLS = 4  # that found nothing, one after the other, until polling rests
 REST_S = 1.0  # from poll to poll while it rests
 
 # poll() opens no descriptor and takes any number of one; Windows has only select().
@@ -51,7 +51,7 @@ class Pace:
     def __init__(self, duty: Duty) -> None:
         self.alarm = WriteAlarm()
         self._duty = duty
-        self._rest_at = time.monotonic() + QUIET_S
+        self._quiet = 0  # polls that found nothing
         self._roused = 0  # times
         self._resting_since = -1  # roused so many times
 
@@ -69,15 +69,17 @@ class Pace:
         """Poll, and rest or go on with it."""
         if self._duty.on_tick():
             self.rouse()
-        elif not self.resting and time.monotonic() >= self._rest_at:
-            self._rest_at = time.monotonic() + QUIET_S
+            return
+        self._quiet += 1
+        if not self.resting and self._quiet >= QUIET_POLLS:
+            self._quiet = 0  # the next try, if this one fails
             roused = self._roused  # by another thread maybe, while the alarm is set
             if self._duty.interval_s < REST_S and self._duty.rest(self.alarm):
                 self._resting_since = roused
 
     def rouse(self) -> None:
         """Poll at every interval again: somebody writes, but may not have committed yet."""
-        self._rest_at = time.monotonic() + QUIET_S
+        self._quiet = 0
         self._roused += 1
 
 
@@ -93,7 +95,7 @@ class LoopWatch:
         self.waiting = 0  # receivers of this loop; guarded by the inbox's lock
         self._duty = duty
         self._watched: socket.socket | None = None
-        self._pace = Pace(duty)
+        self.pace = Pace(duty)
         self._alarmed = False  # the loop watches the alarm
         self._timer: asyncio.TimerHandle | None = None
 
@@ -105,7 +107,7 @@ class LoopWatch:
     def start(self) -> None:
         """Begin to watch; does nothing when it does."""
         if self._timer is None:
-            self._pace.rouse()
+            self.pace.rouse()
             self._schedule()
             self._watch()
 
@@ -120,11 +122,11 @@ class LoopWatch:
 
     def close_alarm(self) -> None:
         """Close the alarm, which nobody watches: the loop is closed, or the parent's of a forked child."""
-        self._pace.alarm.close()
+        self.pace.alarm.close()
 
     def rouse(self) -> None:
         """Poll at every interval until all is quiet again."""
-        self._pace.rouse()
+        self.pace.rouse()
         if self._timer is not None:
             self._timer.cancel()
             self._unwatch_alarm()
@@ -142,21 +144,21 @@ class LoopWatch:
             return
         self._schedule()
         self._watch()
-        self._pace.poll()
-        if self._pace.resting is not self._alarmed:
+        self.pace.poll()
+        if self.pace.resting is not self._alarmed:
             self._change_pace()
 
     def _schedule(self) -> None:
-        self._timer = self.loop.call_later(self._pace.interval_s, self._tick)
+        self._timer = self.loop.call_later(self.pace.interval_s, self._tick)
 
     def _change_pace(self) -> None:
-        if not self._pace.resting:
+        if not self.pace.resting:
             self.rouse()
         elif self._timer is not None:
             try:
-                self.loop.add_reader(self._pace.alarm.fileno(), self.rouse)
+                self.loop.add_reader(self.pace.alarm.fileno(), self.rouse)
             except NotImplementedError:
-                self._pace.rouse()
+                self.pace.rouse()
                 return
             self._alarmed = True
             self._timer.cancel()
@@ -164,7 +166,7 @@ class LoopWatch:
 
     def _unwatch_alarm(self) -> None:
         if self._alarmed:
-            self.loop.remove_reader(self._pace.alarm.fileno())
+            self.loop.remove_reader(self.pace.alarm.fileno())
             self._alarmed = False
 
     def _watch(self) -> None:
@@ -260,7 +262,7 @@ class ThreadWatch:
         self._watching = threading.Lock()  # held by the thread that watches
         self._lock = threading.Lock()
         self._sleepers: dict[Gate, None] = {}
-        self._pace = Pace(duty)
+        self.pace = Pace(duty)
         self._bell: tuple[socket.socket, socket.socket] | None = None  # rung to get at the thread that watches
 
     def wait(self, gate: Gate, until: float | None) -> None:
@@ -286,16 +288,16 @@ class ThreadWatch:
 
     def _watch(self, gate: Gate, until: float | None) -> None:
         bell = self._open_bell()
-        self._pace.rouse()
-        tick_at = time.monotonic() + self._pace.interval_s
+        self.pace.rouse()
+        tick_at = time.monotonic() + self.pace.interval_s
         gate.poke = self.poke
         try:
             while not gate.opened:
                 now = time.monotonic()
-                tick_at = min(tick_at, now + self._pace.interval_s)
+                tick_at = min(tick_at, now + self.pace.interval_s)
                 if now >= tick_at:
-                    self._pace.poll()
-                    tick_at = now + self._pace.interval_s
+                    self.pace.poll()
+                    tick_at = now + self.pace.interval_s
                 elif until is not None and now >= until:
                     return
                 elif self._select(bell, min(tick_at, tick_at if until is None else until) - now):
@@ -311,16 +313,16 @@ class ThreadWatch:
                 selector.register(bell, selectors.EVENT_READ)
                 if wake is not None:
                     selector.register(wake.socket, selectors.EVENT_READ)
-                if self._pace.resting:
-                    selector.register(self._pace.alarm, selectors.EVENT_READ)
+                if self.pace.resting:
+                    selector.register(self.pace.alarm, selectors.EVENT_READ)
             except (ValueError, OSError):  # closed meanwhile
                 time.sleep(min(timeout_s, LET_GO_S / 100))
                 return False
             ready = [key.fileobj for key, _ in selector.select(timeout_s)]
         if bell in ready:
             _drain(bell)
-        if self._pace.alarm in ready:
-            self._pace.rouse()
+        if self.pace.alarm in ready:
+            self.pace.rouse()
         if wake is not None and wake.socket in ready:
             wake.drain()
             return True
@@ -328,7 +330,7 @@ class ThreadWatch:
 
     def rouse(self) -> None:
         """Poll at every interval until all is quiet again."""
-        self._pace.rouse()
+        self.pace.rouse()
         self.poke()
 
     def poke(self) -> None:
@@ -351,7 +353,7 @@ class ThreadWatch:
         """Close what was opened, when nobody waits any more, or in a forked child."""
         with self._lock:
             bell, self._bell = self._bell, None
-            self._pace.alarm.close()
+            self.pace.alarm.close()
         for end in bell or ():
             end.close()
 
