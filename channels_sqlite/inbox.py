@@ -231,17 +231,22 @@ class Inbox:
                     loop.call_soon(self._work)
                     return
 
-    def poll(self, woken: Callable[[], bool]) -> None:
-        """Pull if another connection has committed since the last poll; `woken` says whether this process was told."""
+    def poll(self, woken: Callable[[], bool]) -> bool:
+        """Pull if another connection has committed since the last poll; `woken` says whether this process was told.
+
+        Returns whether one has, or may have.
+        """
         if not self.reading.acquire(blocking=False):
-            return
+            return True
         changed = False
+        unknown = True
         try:
             connections = self.connections
             if connections is not None:
                 version = connections.reader.store.data_version()
                 changed = version != self._data_version or not connections.wal
                 self._data_version = version
+                unknown = False
         except sqlite3.Error as error:
             if not is_busy(error):
                 self._failed(error)
@@ -251,6 +256,28 @@ class Inbox:
             told, found = self._wanted or woken(), self._found
             self.pull()
             self._reports.counters.wakeups_missed += not told and self._found != found
+            return True
+        return unknown
+
+    def nobody_writes(self) -> bool:
+        """Whether all that was committed before this call was there at the last poll, and no transaction is under way.
+
+        What is committed afterwards is then written to the file afterwards as well.
+        """
+        if not self.reading.acquire(blocking=False):
+            return False
+        try:
+            connections = self.connections
+            if connections is None:
+                return False
+            connections.reader.store.lock()
+            return connections.reader.store.data_version() == self._data_version
+        except sqlite3.Error:  # the next poll sees what is wrong, if anything is
+            return False
+        finally:
+            self.reading.release()
+            if self._wanted:
+                self._work()
 
     def query(self, query: Callable[[Connections], T]) -> T:
         """Return what `query` reads on the reader connection. It may be held up for the length of another step."""

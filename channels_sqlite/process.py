@@ -20,6 +20,7 @@ from typing import TypeVar
 from django.db.utils import DatabaseError
 
 from channels_sqlite import forks, names
+from channels_sqlite.alarms import WriteAlarm
 from channels_sqlite.background import BackgroundThread
 from channels_sqlite.connections import Connections
 from channels_sqlite.counters import Counters
@@ -79,6 +80,7 @@ class LayerProcess:
             wake_socket=lambda: self._registration.wake_socket,
             on_wake=self.inbox.pull,
             on_tick=self._poll,
+            rest=self._rest,
         )
         self.watches = LoopWatches(duty)
         self.threads = ThreadWatch(duty)
@@ -217,6 +219,8 @@ class LayerProcess:
     def _use(self, connections: Connections | None) -> None:
         with self.outbox.execution, self.inbox.reading:
             self._connections = self.outbox.connections = self.inbox.connections = connections
+        self.watches.rouse()
+        self.threads.rouse()
 
     def _close_connections(self) -> None:
         old = self._connections
@@ -307,14 +311,25 @@ class LayerProcess:
                 raise connections.explain(error) from error
             return None
 
-    def _poll(self) -> None:
-        """What a loop with receivers does every `polling_interval`."""
+    def _poll(self) -> bool:
+        """What a loop with receivers does every `polling_interval`; return whether anything was or may be new."""
         if self._is_sound():
-            self.inbox.poll(self._woken)
             self.outbox.flush_stale()
-        elif not self._closed and time.monotonic() >= self._reopen_at:
+            return self.inbox.poll(self._woken)
+        if not self._closed and time.monotonic() >= self._reopen_at:
             self._reopen_at = time.monotonic() + REOPEN_RETRY_S
             self._background.submit(self._reopen_in_thread)
+        return True
+
+    def _rest(self, alarm: WriteAlarm) -> bool:
+        """Set `alarm`; return whether whatever is committed after the latest poll rings it."""
+        connections = self._connections
+        return (
+            connections is not None
+            and connections.wal
+            and alarm.set(f"{connections.path}-wal")
+            and self.inbox.nobody_writes()
+        )
 
     def _woken(self) -> bool:
         """Whether a wake-up has come that nobody has seen yet."""
@@ -422,6 +437,7 @@ class LayerProcess:
         """In a forked child: let go of what is the parent's, without touching it."""
         forks.immortalise(self)
         self._registration.abandon()
+        self.watches.abandon()
         self.threads.close()
         self._closed = True
 

@@ -85,7 +85,7 @@ class Store:
         self._execute(statements.BEGIN)
 
     def lock(self) -> None:
-        """Take the write lock in a transaction that is open already; errors as `begin`."""
+        """Take the write lock in a transaction that is open already, else for a moment; errors as `begin`."""
         self._execute(statements.LOCK)
 
     def commit(self) -> None:

@@ -1,6 +1,7 @@
 """Who watches the wake-up socket for those who wait: their event loops, and one of the waiting threads.
 
-Every `polling_interval` each of them also looks whether the database has changed, in case a wake-up was lost.
+Every `polling_interval` each of them also looks whether the database has changed, in case a wake-up was lost. After a
+few polls that found nothing that is left to the kernel, where it tells of the next write; see `Pace`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from channels_sqlite.alarms import WriteAlarm
 from channels_sqlite.loops import call_in, run_in
 from channels_sqlite.waiters import Gate
 from channels_sqlite.wakeup import WakeSocket
@@ -20,6 +22,8 @@ from channels_sqlite.wakeup import WakeSocket
 __all__ = ["Duty", "LoopWatch", "LoopWatches", "ThreadWatch"]
 
 LET_GO_S = 1.0
+QUIET_POLLS = 4  # that found nothing, one after the other, until polling rests
+REST_S = 1.0  # from poll to poll while it rests
 
 # poll() opens no descriptor and takes any number of one; Windows has only select().
 _Selector: type[selectors.BaseSelector] = getattr(selectors, "PollSelector", selectors.SelectSelector)
@@ -32,7 +36,51 @@ class Duty:
     interval_s: float
     wake_socket: Callable[[], WakeSocket | None]
     on_wake: Callable[[], object]
-    on_tick: Callable[[], object]
+    on_tick: Callable[[], bool]
+    """Polls; returns whether there was or may have been anything new."""
+    rest: Callable[[WriteAlarm], bool]
+    """Sets the alarm; returns whether whatever is committed after the latest poll rings it."""
+
+
+class Pace:
+    """When to poll: at every interval, and only now and then while an alarm tells of writes.
+
+    For one thread, but for `rouse`.
+    """
+
+    def __init__(self, duty: Duty) -> None:
+        self.alarm = WriteAlarm()
+        self._duty = duty
+        self._quiet = 0  # polls that found nothing
+        self._roused = 0  # times
+        self._resting_since = -1  # roused so many times
+
+    @property
+    def resting(self) -> bool:
+        """Whether the alarm is relied on."""
+        return self._resting_since == self._roused
+
+    @property
+    def interval_s(self) -> float:
+        """The seconds until the next poll."""
+        return REST_S if self.resting else self._duty.interval_s
+
+    def poll(self) -> None:
+        """Poll, and rest or go on with it."""
+        if self._duty.on_tick():
+            self.rouse()
+            return
+        self._quiet += 1
+        if not self.resting and self._quiet >= QUIET_POLLS:
+            self._quiet = 0  # the next try, if this one fails
+            roused = self._roused  # by another thread maybe, while the alarm is set
+            if self._duty.interval_s < REST_S and self._duty.rest(self.alarm):
+                self._resting_since = roused
+
+    def rouse(self) -> None:
+        """Poll at every interval again: somebody writes, but may not have committed yet."""
+        self._quiet = 0
+        self._roused += 1
 
 
 class LoopWatch:
@@ -47,6 +95,8 @@ class LoopWatch:
         self.waiting = 0  # receivers of this loop; guarded by the inbox's lock
         self._duty = duty
         self._watched: socket.socket | None = None
+        self.pace = Pace(duty)
+        self._alarmed = False  # the loop watches the alarm
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -57,7 +107,8 @@ class LoopWatch:
     def start(self) -> None:
         """Begin to watch; does nothing when it does."""
         if self._timer is None:
-            self._timer = self.loop.call_later(self._duty.interval_s, self._tick)
+            self.pace.rouse()
+            self._schedule()
             self._watch()
 
     def stop(self) -> None:
@@ -66,6 +117,20 @@ class LoopWatch:
             self._timer.cancel()
             self._timer = None
         self.unwatch()
+        self._unwatch_alarm()
+        self.close_alarm()
+
+    def close_alarm(self) -> None:
+        """Close the alarm, which nobody watches: the loop is closed, or the parent's of a forked child."""
+        self.pace.alarm.close()
+
+    def rouse(self) -> None:
+        """Poll at every interval until all is quiet again."""
+        self.pace.rouse()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._unwatch_alarm()
+            self._schedule()
 
     def unwatch(self) -> None:
         """Let go of the wake-up socket, which may be closed after that. The next tick looks for the new one."""
@@ -77,9 +142,32 @@ class LoopWatch:
         if self.waiting <= 0:
             self.stop()
             return
-        self._timer = self.loop.call_later(self._duty.interval_s, self._tick)
+        self._schedule()
         self._watch()
-        self._duty.on_tick()
+        self.pace.poll()
+        if self.pace.resting is not self._alarmed:
+            self._change_pace()
+
+    def _schedule(self) -> None:
+        self._timer = self.loop.call_later(self.pace.interval_s, self._tick)
+
+    def _change_pace(self) -> None:
+        if not self.pace.resting:
+            self.rouse()
+        elif self._timer is not None:
+            try:
+                self.loop.add_reader(self.pace.alarm.fileno(), self.rouse)
+            except NotImplementedError:
+                self.pace.rouse()
+                return
+            self._alarmed = True
+            self._timer.cancel()
+            self._schedule()
+
+    def _unwatch_alarm(self) -> None:
+        if self._alarmed:
+            self.loop.remove_reader(self.pace.alarm.fileno())
+            self._alarmed = False
 
     def _watch(self) -> None:
         wake = self._duty.wake_socket()
@@ -131,7 +219,7 @@ class LoopWatches:
 
     def _forget_closed(self) -> None:
         for loop in [loop for loop in self._watches if loop.is_closed()]:
-            del self._watches[loop]
+            self._watches.pop(loop).close_alarm()
             self._closed = True
 
     def let_go(self) -> None:
@@ -141,13 +229,26 @@ class LoopWatches:
         for watch in watches:
             run_in(watch.loop, watch.unwatch, LET_GO_S)
 
+    def rouse(self) -> None:
+        """Poll in every loop until all is quiet again."""
+        with self._lock:
+            watches = list(self._watches.values())
+        for watch in watches:
+            call_in(watch.loop, watch.rouse)
+
     def stop(self) -> None:
         """End watching in every loop."""
         with self._lock:
             watches = list(self._watches.values())
             self._watches.clear()
         for watch in watches:
-            call_in(watch.loop, watch.stop)
+            if not call_in(watch.loop, watch.stop):
+                watch.close_alarm()
+
+    def abandon(self) -> None:
+        """In a forked child: let go of what is the parent's, without touching it."""
+        for watch in self._watches.values():
+            watch.close_alarm()
 
 
 class ThreadWatch:
@@ -161,6 +262,7 @@ class ThreadWatch:
         self._watching = threading.Lock()  # held by the thread that watches
         self._lock = threading.Lock()
         self._sleepers: dict[Gate, None] = {}
+        self.pace = Pace(duty)
         self._bell: tuple[socket.socket, socket.socket] | None = None  # rung to get at the thread that watches
 
     def wait(self, gate: Gate, until: float | None) -> None:
@@ -186,14 +288,16 @@ class ThreadWatch:
 
     def _watch(self, gate: Gate, until: float | None) -> None:
         bell = self._open_bell()
-        tick_at = time.monotonic() + self._duty.interval_s
+        self.pace.rouse()
+        tick_at = time.monotonic() + self.pace.interval_s
         gate.poke = self.poke
         try:
             while not gate.opened:
                 now = time.monotonic()
+                tick_at = min(tick_at, now + self.pace.interval_s)
                 if now >= tick_at:
-                    tick_at = now + self._duty.interval_s
-                    self._duty.on_tick()
+                    self.pace.poll()
+                    tick_at = now + self.pace.interval_s
                 elif until is not None and now >= until:
                     return
                 elif self._select(bell, min(tick_at, tick_at if until is None else until) - now):
@@ -209,16 +313,25 @@ class ThreadWatch:
                 selector.register(bell, selectors.EVENT_READ)
                 if wake is not None:
                     selector.register(wake.socket, selectors.EVENT_READ)
+                if self.pace.resting:
+                    selector.register(self.pace.alarm, selectors.EVENT_READ)
             except (ValueError, OSError):  # closed meanwhile
                 time.sleep(min(timeout_s, LET_GO_S / 100))
                 return False
             ready = [key.fileobj for key, _ in selector.select(timeout_s)]
         if bell in ready:
             _drain(bell)
+        if self.pace.alarm in ready:
+            self.pace.rouse()
         if wake is not None and wake.socket in ready:
             wake.drain()
             return True
         return False
+
+    def rouse(self) -> None:
+        """Poll at every interval until all is quiet again."""
+        self.pace.rouse()
+        self.poke()
 
     def poke(self) -> None:
         """Have the thread that watches look around. May be called in a signal handler."""
@@ -240,6 +353,7 @@ class ThreadWatch:
         """Close what was opened, when nobody waits any more, or in a forked child."""
         with self._lock:
             bell, self._bell = self._bell, None
+            self.pace.alarm.close()
         for end in bell or ():
             end.close()
 

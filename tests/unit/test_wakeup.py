@@ -154,14 +154,21 @@ class Calls:
     def watch(self, *, interval_s: float = INTERVAL_S) -> LoopWatch:
         return LoopWatch(
             asyncio.get_running_loop(),
-            Duty(interval_s, wake_socket=lambda: self.wake_socket, on_wake=self._wake, on_tick=self._tick),
+            Duty(
+                interval_s,
+                wake_socket=lambda: self.wake_socket,
+                on_wake=self._wake,
+                on_tick=self._tick,
+                rest=lambda alarm: False,
+            ),
         )
 
     def _wake(self) -> None:
         self.wakes += 1
 
-    def _tick(self) -> None:
+    def _tick(self) -> bool:
         self.ticks += 1
+        return False
 
 
 async def test_a_watch_wakes_and_ticks_while_receivers_wait_and_ends_by_itself_without(place: MeetingPlace) -> None:
