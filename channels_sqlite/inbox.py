@@ -115,7 +115,7 @@ class Inbox:
         self._published = Unread(0, 0, 0)
         self._expect(0)
         self._data_version = -1
-        self._found = 0  # rows for this process, and channels to claim from
+        self.found = 0  # rows for this process, and channels to claim from
         self._broadcast: Broadcast | None = None  # the one whose members did not all fit into a step
         self.claims = Claims(
             client,
@@ -216,7 +216,7 @@ class Inbox:
                     self._behind = False
                     more = self._step(connections)
                     ready = self.claims.ready(connections)
-                    self._found += len(ready)
+                    self.found += len(ready)
             except sqlite3.Error as error:
                 if not is_busy(error):  # else the next poll tries again
                     self._failed(error)
@@ -253,9 +253,9 @@ class Inbox:
         finally:
             self.reading.release()
         if changed or self._wanted:
-            told, found = self._wanted or woken(), self._found
+            told, found = self._wanted or woken(), self.found
             self.pull()
-            self._reports.counters.wakeups_missed += not told and self._found != found
+            self._reports.counters.wakeups_missed += not told and self.found != found
             return True
         return unknown
 
@@ -328,7 +328,7 @@ class Inbox:
                     raise
                 except Exception as error:  # noqa: BLE001  # one odd row must not hold up all that follow
                     self._reports.undecodable(row.id, type(error).__name__)
-                self._found += 1
+                self.found += 1
                 size += len(row.payload)
                 if count >= STEP_DELIVERIES or size >= STEP_BYTES or self._broadcast is not None:
                     up_to = row.id

@@ -78,7 +78,7 @@ class LayerProcess:
         duty = Duty(
             options.polling_interval,
             wake_socket=lambda: self._registration.wake_socket,
-            on_wake=self.inbox.pull,
+            on_wake=self._look,
             on_tick=self._poll,
             rest=self._rest,
         )
@@ -310,6 +310,12 @@ class LayerProcess:
                 self._broken = not is_harmless(error)
                 raise connections.explain(error) from error
             return None
+
+    def _look(self) -> bool:
+        """What a wake-up asks for; return whether it found anything."""
+        before = self.inbox.found
+        self.inbox.pull()
+        return self.inbox.found != before
 
     def _poll(self) -> bool:
         """What a loop with receivers does every `polling_interval`; return whether anything was or may be new."""

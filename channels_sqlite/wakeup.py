@@ -47,14 +47,18 @@ class WakeSocket:
             self.socket.close()
             raise
 
+    def take(self) -> bool:
+        """Take one byte; return whether there was one."""
+        try:
+            return bool(self.socket.recv(16))
+        except OSError:  # empty, or closed while this loop was told
+            return False
+
     def drain(self) -> bool:
         """Take all bytes that have come, each of which asked for the same; return whether there were any."""
         any_came = False
-        try:
-            while self.socket.recv(16):
-                any_came = True
-        except OSError:  # empty, or closed while this loop was told
-            pass
+        while self.take():
+            any_came = True
         return any_came
 
     def missing(self) -> bool:

@@ -35,7 +35,8 @@ class Duty:
 
     interval_s: float
     wake_socket: Callable[[], WakeSocket | None]
-    on_wake: Callable[[], object]
+    on_wake: Callable[[], bool]
+    """Reads what is new; returns whether there was anything."""
     on_tick: Callable[[], bool]
     """Polls; returns whether there was or may have been anything new."""
     rest: Callable[[WriteAlarm], bool]
@@ -97,6 +98,7 @@ class LoopWatch:
         self._watched: socket.socket | None = None
         self.pace = Pace(duty)
         self._alarmed = False  # the loop watches the alarm
+        self._piled_up = False  # the last wake-up was for what had been found before
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -187,8 +189,13 @@ class LoopWatch:
         if wake is None or wake.socket is not self._watched:
             self._watch()
             return
-        wake.drain()
-        self._duty.on_wake()
+        # Mostly one byte has come, and asking for a second takes as long as taking the first. Where they have piled up,
+        # the first look at the database finds what all of them were sent for.
+        if self._piled_up:
+            wake.drain()
+        else:
+            wake.take()
+        self._piled_up = not self._duty.on_wake()
 
 
 class LoopWatches:

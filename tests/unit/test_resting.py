@@ -110,7 +110,7 @@ class Polls:
             Duty(
                 interval_s,
                 wake_socket=lambda: None,
-                on_wake=lambda: None,
+                on_wake=lambda: True,
                 on_tick=lambda: self.changed,
                 rest=lambda alarm: self._rest(),
             )

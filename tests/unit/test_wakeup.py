@@ -150,6 +150,7 @@ class Calls:
         self.wake_socket = wake_socket
         self.wakes = 0
         self.ticks = 0
+        self.finds = True
 
     def watch(self, *, interval_s: float = INTERVAL_S) -> LoopWatch:
         return LoopWatch(
@@ -163,8 +164,9 @@ class Calls:
             ),
         )
 
-    def _wake(self) -> None:
+    def _wake(self) -> bool:
         self.wakes += 1
+        return self.finds
 
     def _tick(self) -> bool:
         self.ticks += 1
@@ -186,6 +188,21 @@ async def test_a_watch_wakes_and_ticks_while_receivers_wait_and_ends_by_itself_w
         sender.send(place.path(reader.address))
         await asyncio.sleep(5 * INTERVAL_S)  # time for what must not happen
         assert (calls.wakes, calls.ticks) == seen
+
+
+async def test_wake_ups_that_piled_up_are_taken_together_once_one_of_them_found_nothing(place: MeetingPlace) -> None:
+    with closing(WakeSocket(place, "reader")) as reader, closing(Sender()) as sender:
+        calls = Calls(reader)
+        calls.finds = False
+        watch = calls.watch()
+        watch.waiting = 1
+        for _ in range(5):
+            assert sender.send(place.path(reader.address))
+        watch.start()
+        await aeventually(lambda: calls.ticks > 2)
+        watch.stop()
+        assert calls.wakes == 2
+        assert not reader.take()
 
 
 async def test_a_watch_without_a_socket_polls(place: MeetingPlace) -> None:
