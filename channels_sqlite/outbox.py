@@ -1,9 +1,9 @@
 """Writes: committed on the event loop while the write lock is free, handed to the background thread while it is not.
 
-A commit takes 25-30 us, less than any hop to a thread, so the first write of a loop iteration is committed at once and
-the further ones of that iteration join one transaction. When another connection holds the write lock, the queue moves
-to the background thread, which tries until the database's time-out; until it is empty every later write queues behind
-it, so that order holds.
+A commit takes 25-30 us, less than any hop to a thread, so the first write of a loop iteration is committed at once, and
+for a millisecond so are further ones of the same task, which waits for each of them. Those of other tasks in that
+iteration join one transaction. When another connection holds the write lock, the queue moves to the background thread,
+which tries until the database's time-out; until it is empty every later write queues behind it, so that order holds.
 
 Threads: `write` is called on event loops, `write_blocking` on other threads, `post` anywhere, `run_patiently` on the
 background thread. `execution` is held while a transaction runs and never across an await; `_queue_lock` only while the
@@ -19,7 +19,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 from channels_sqlite.background import BackgroundThread
 from channels_sqlite.connections import Connections, OpenConnection
@@ -38,6 +38,7 @@ INLINE_BYTES = 256 * 1024  # a larger payload is written by the thread: copying 
 INLINE_WRITES = 200  # writes in one transaction on a loop: 1.5 ms
 PATIENT_WRITES = 1000
 COMMIT_BYTES = 16 * 1024  # four pages
+INLINE_S = 0.001  # of one task's writes in one iteration of its loop, which the others must not wait for longer
 SLOW_COMMIT_S = 0.01
 SLOW_REST_S = 0.25
 FIRST_RETRY_S, LAST_RETRY_S = (0.001, 0.005)  # SQLite's own busy handler sleeps up to 0.1 s
@@ -126,6 +127,8 @@ class Outbox:
         self._queue: deque[AnyWrite] = deque()
         self._queue_lock = threading.Lock()
         self._flushing: asyncio.AbstractEventLoop | None = None  # has a _flush scheduled
+        # The task whose writes in this iteration of that loop are committed at once, until that monotonic time.
+        self._writer: tuple[asyncio.Task[Any] | None, float] = (None, 0.0)
         self._offloaded = False  # the background thread works on the queue
         self._rest_until = 0.0  # monotonic time until which a slow disk keeps writes off the loops
         self._closed: BaseException | None = None
@@ -143,9 +146,13 @@ class Outbox:
         loop = asyncio.get_running_loop()
         write = Write(apply, size_bytes)
         sound = self._sound()
-        if sound and self._flushing is not loop and self._try_now(write):
-            # The writes that follow within this iteration of the loop share a transaction.
-            self._schedule_flush(loop)
+        if self._flushing is not loop:
+            if sound and self._try_now(write):
+                # What other tasks write within this iteration of the loop shares a transaction.
+                self._writer = (asyncio.current_task(loop), write.submitted_at + INLINE_S)
+                self._schedule_flush(loop)
+                return write.outcome()
+        elif sound and self._goes_on(write, loop) and self._try_now(write):
             return write.outcome()
         write.loop = loop
         write.future = loop.create_future()
@@ -156,6 +163,11 @@ class Outbox:
             write.withdrawn = True
             raise
         return write.outcome()
+
+    def _goes_on(self, write: Write[T], loop: asyncio.AbstractEventLoop) -> bool:
+        """Whether `write` comes from the task whose writes are committed at once, and may be."""
+        task, until = self._writer
+        return task is not None and write.submitted_at < until and task is asyncio.current_task(loop)
 
     def post(self, apply: Callable[[Transaction], T], done: Callable[[Write[T]], object]) -> None:
         """Like `write`, from any thread and without waiting: `done` gets the write, maybe before this returns."""
@@ -280,6 +292,7 @@ class Outbox:
     def _flush(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._flushing is loop:
             self._flushing = None
+            self._writer = (None, 0.0)
         if not self._queue or self._offloaded:
             return
         if not self.execution.acquire(blocking=False):  # another loop's transaction; it is short

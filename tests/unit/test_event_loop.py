@@ -212,3 +212,44 @@ async def test_a_send_whose_lock_does_not_come_free_fails_after_the_time_out_and
             assert [(await sender.receive("work"))["number"] for _ in range(2)] == [0, 2]
         finally:
             await layer.close()
+
+
+@pytest.mark.parametrize(("inline_s", "least", "most"), [(0.0, 90, 200), (3600.0, 0, 20)])
+async def test_a_task_that_keeps_sending_commits_at_once_for_so_long_and_then_lets_others_run(
+    inline_s: float, least: int, most: int, make_layer: LayerFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("channels_sqlite.outbox.INLINE_S", inline_s)
+    monkeypatch.setattr("channels_sqlite.outbox.SLOW_COMMIT_S", 3600.0)  # a busy machine must not change the way
+    layer = make_layer(capacity=1000)
+    channel = await layer.new_channel()
+    await layer.send(channel, {"type": "first"})
+    loop = asyncio.get_running_loop()
+    turns = waits = 0
+    sending = True
+
+    def turn() -> None:
+        nonlocal turns
+        turns += 1
+        if sending:
+            loop.call_soon(turn)
+
+    await asyncio.sleep(0)
+    loop.call_soon(turn)
+    for number in range(200):
+        before = turns
+        await layer.send(channel, {"type": "t", "number": number})
+        waits += turns > before
+    sending = False
+    assert least <= waits <= most
+    assert (await layer.receive(channel))["type"] == "first"
+    assert [(await layer.receive(channel))["number"] for _ in range(200)] == list(range(200))
+
+
+async def test_what_other_tasks_send_meanwhile_shares_a_transaction(make_layer: LayerFactory) -> None:
+    layer = make_layer()
+    channel = await layer.new_channel()
+    await layer.send(channel, {"type": "opened"})
+    await asyncio.sleep(0)
+    before = layer.here().outbox.commits
+    await asyncio.gather(*(layer.send(channel, {"type": "t"}) for _ in range(50)))
+    assert layer.here().outbox.commits - before <= 10
