@@ -6,7 +6,7 @@ import ctypes
 import os
 import sys
 import weakref
-from functools import cache
+from functools import lru_cache
 
 __all__ = ["WriteAlarm"]
 
@@ -15,7 +15,7 @@ IN_MODIFY = 0x00000002
 IN_ONESHOT = 0x80000000
 
 
-@cache
+@lru_cache(maxsize=1)
 def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None)
 
