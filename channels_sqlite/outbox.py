@@ -1,9 +1,10 @@
 """Writes: committed on the event loop while the write lock is free, handed to the background thread while it is not.
 
-A commit takes 25-30 us, less than any hop to a thread, so the first write of a loop iteration is committed at once, and
-for a millisecond so are further ones of the same task, which waits for each of them. Those of other tasks in that
-iteration join one transaction. When another connection holds the write lock, the queue moves to the background thread,
-which tries until the database's time-out; until it is empty every later write queues behind it, so that order holds.
+A commit takes 25-30 us, less than any hop to a thread, so the first write of a loop iteration is committed at once.
+While one task alone is writing, its further ones are, too, for a millisecond: it waits for each of them. Those of other
+tasks in that iteration join one transaction. When another connection holds the write lock, the queue moves to the
+background thread, which tries until the database's time-out; until it is empty every later write queues behind it, so
+that order holds.
 
 Threads: `write` is called on event loops, `write_blocking` on other threads, `post` anywhere, `run_patiently` on the
 background thread. `execution` is held while a transaction runs and never across an await; `_queue_lock` only while the
@@ -129,6 +130,7 @@ class Outbox:
         self._flushing: asyncio.AbstractEventLoop | None = None  # has a _flush scheduled
         # The task whose writes in this iteration of that loop are committed at once, until that monotonic time.
         self._writer: tuple[asyncio.Task[Any] | None, float] = (None, 0.0)
+        self._crowded = False  # several writes shared the last transaction of a _flush
         self._offloaded = False  # the background thread works on the queue
         self._rest_until = 0.0  # monotonic time until which a slow disk keeps writes off the loops
         self._closed: BaseException | None = None
@@ -149,7 +151,8 @@ class Outbox:
         if self._flushing is not loop:
             if sound and self._try_now(write):
                 # What other tasks write within this iteration of the loop shares a transaction.
-                self._writer = (asyncio.current_task(loop), write.submitted_at + INLINE_S)
+                if not self._crowded:
+                    self._writer = (asyncio.current_task(loop), write.submitted_at + INLINE_S)
                 self._schedule_flush(loop)
                 return write.outcome()
         elif sound and self._goes_on(write, loop) and self._try_now(write):
@@ -293,6 +296,7 @@ class Outbox:
         if self._flushing is loop:
             self._flushing = None
             self._writer = (None, 0.0)
+        self._crowded = len(self._queue) > 1
         if not self._queue or self._offloaded:
             return
         if not self.execution.acquire(blocking=False):  # another loop's transaction; it is short

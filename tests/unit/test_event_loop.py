@@ -253,3 +253,21 @@ async def test_what_other_tasks_send_meanwhile_shares_a_transaction(make_layer: 
     before = layer.here().outbox.commits
     await asyncio.gather(*(layer.send(channel, {"type": "t"}) for _ in range(50)))
     assert layer.here().outbox.commits - before <= 10
+
+
+async def test_where_several_tasks_keep_sending_they_share_transactions_all_the_time(
+    make_layer: LayerFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the one whose turn comes first would commit all that it has, one by one, before the others come."""
+    monkeypatch.setattr("channels_sqlite.outbox.INLINE_S", 3600.0)
+    layer = make_layer(capacity=1000)
+    channel = await layer.new_channel()
+
+    async def keep_sending() -> None:
+        for _ in range(20):
+            await layer.send(channel, {"type": "t"})
+
+    await asyncio.gather(*(keep_sending() for _ in range(20)))
+    before = layer.here().outbox.commits
+    await asyncio.gather(*(keep_sending() for _ in range(20)))
+    assert layer.here().outbox.commits - before <= 150
