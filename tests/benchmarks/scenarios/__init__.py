@@ -39,8 +39,8 @@ SCENARIOS = {
         WORK_QUEUE_DEEP,
         *(make_ring(processes=processes) for processes in (1, 2, 4, 8)),
         *(
-            make_broadcast(processes=processes, members=250, in_quick=False, stretch=0.5, varies=True)
-            for processes in (1, 2, 8)
+            make_broadcast(processes=processes, members=members, in_quick=False, stretch=0.5, varies=True)
+            for processes, members in ((1, 250), (2, 250), (8, 250), (2, 5))
         ),
         STEADY,
     )
