@@ -14,11 +14,14 @@ import traceback
 from collections.abc import Callable
 from functools import partial
 from typing import Any
+from unittest.mock import patch
 
 from asgiref.sync import async_to_sync
 
+from channels_sqlite import wakeup, watches
 from channels_sqlite.layers import SqliteChannelLayer
 from tests.support.child import Parent
+from tests.support.waiting import aeventually
 
 CHILD_DEADLINE_S = 20.0
 RECEIVE_DEADLINE_S = 10.0
@@ -104,12 +107,19 @@ def use_on_both_sides(parent: Parent, *, how: str) -> None:
     asyncio.run(layer.close())
 
 
-async def fork_in_a_running_loop(parent: Parent) -> None:
-    """Fork from inside a coroutine, while receivers of that loop wait."""
+async def fork_in_a_running_loop(parent: Parent, *, resting: bool) -> None:
+    """Fork from inside a coroutine, while receivers of that loop wait.
+
+    `resting`: polling rests for good, and the child wakes nobody, so that only the parent's alarm tells of its message.
+    """
     layer = parent.make_layer()
     own = await layer.new_channel()
-    waiting = asyncio.ensure_future(receive(layer, own))
-    await asyncio.sleep(0)
+    with patch.object(watches, "REST_S", 3600 if resting else watches.REST_S):
+        waiting = asyncio.ensure_future(receive(layer, own))
+        await asyncio.sleep(0)
+        if resting:
+            pace = layer.here().watches.of(asyncio.get_running_loop()).pace
+            await aeventually(lambda: pace.resting, RECEIVE_DEADLINE_S)
 
     async def in_child() -> None:
         mine = await layer.new_channel()
@@ -118,6 +128,8 @@ async def fork_in_a_running_loop(parent: Parent) -> None:
         await layer.send(own, {"type": "t", "text": "from the child"})
 
     def child() -> None:
+        if resting:
+            patch.object(wakeup.Sender, "wake", lambda sender, clients: 0).start()
         # The loop that the child inherits is its parent's; a thread without one stands for what servers do.
         thread = threading.Thread(target=asyncio.run, args=(in_child(),))
         thread.start()

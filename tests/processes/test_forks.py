@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -67,10 +68,13 @@ async def test_a_forked_child_has_a_name_of_its_own_and_the_parent_goes_on(
     assert client_of(parents) not in registered_clients(database)
 
 
+@pytest.mark.parametrize(
+    "resting", [False, pytest.param(True, marks=pytest.mark.skipif(sys.platform != "linux", reason="no inotify"))]
+)
 async def test_a_fork_inside_a_running_loop_leaves_its_receivers_waiting(
-    database: ChannelDatabase, start_process: ProcessFactory
+    resting: bool, database: ChannelDatabase, start_process: ProcessFactory
 ) -> None:
-    process = start_process(fork_in_a_running_loop, database=database)
+    process = start_process(fork_in_a_running_loop, database=database, resting=resting)
     assert await process.ahear(30) == "from the child"
     assert await process.ahear(30) == "ended with 0"
     assert await process.ahear() == "after"
