@@ -266,7 +266,6 @@ EXERCISED = {
     "$ python manage.py channels_status": "documentation: test_the_output_of_channels_status",
     '{"layers": [': "documentation: test_the_output_of_channels_status",
     "# conftest.py": "testing_runs: test_pytest_with_databases_in_memory_and_the_code_of_the_readme",
-    "python -m tests.benchmarks": "documentation: test_commands_of_the_benchmarks_are_taken",
     "uv run --group benchmark": "documentation: test_commands_of_the_benchmarks_are_taken",
     "send, group_send ─►": DRAWING,
     "python -m tests": "this very run",
