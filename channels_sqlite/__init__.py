@@ -1,6 +1,8 @@
 """A Django Channels layer that keeps everything in one SQLite file.
 
-Importing this package needs neither settings nor a database; both are looked at when a layer is first used.
+Public are the names that `channels_sqlite` itself exports, and those of its modules `apps`, `consumers`, `db_routers`,
+`exceptions`, `layers`, `lifespan`, `sync` and `testing`; all others may move. Importing them needs neither settings nor
+a database: both are looked at when a layer is first used.
 """
 
 from __future__ import annotations
@@ -56,8 +58,8 @@ def get_channel_layer(alias: str = "default") -> SqliteChannelLayer:
     """
     from django.core.exceptions import ImproperlyConfigured
 
+    from channels_sqlite.channel_layers import layer_of
     from channels_sqlite.layers import SqliteChannelLayer
-    from channels_sqlite.lookup import layer_of
 
     layer = layer_of(alias)
     if not isinstance(layer, SqliteChannelLayer):

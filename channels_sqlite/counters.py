@@ -24,7 +24,8 @@ class Counters:
     dropped_full: int = 0
     """Messages that a member of a group, or a channel of this process, had no room for."""
     dropped_expired: int = 0
-    """Messages that nobody received in time, counted by the process that finds them."""
+    """Messages that nobody received in time, counted by the process that finds them, or that went with a channel
+    whose consumer had died."""
     dropped_undecodable: int = 0
     """Rows that are no messages, or that no key of this layer decrypts."""
     retried: int = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.db import DEFAULT_DB_ALIAS
 from django.db.models import Model
 
-from channels_sqlite.configured import layer_aliases
+from channels_sqlite.channel_layers import layer_aliases
 
 __all__ = ["ChannelsRouter"]
 

@@ -19,9 +19,8 @@ from django.db import DEFAULT_DB_ALIAS
 
 from channels_sqlite import names
 from channels_sqlite.exceptions import LayerClosedError
-from channels_sqlite.foreign import group_channels, plain
 from channels_sqlite.layers import SqliteChannelLayer
-from channels_sqlite.sync import SyncChannelLayer, get_sync_channel_layer
+from channels_sqlite.sync import SyncChannelLayer, foreign, get_sync_channel_layer
 
 __all__ = ["Channel", "Group"]
 
@@ -132,7 +131,7 @@ class Group(Generic[M]):
 
     async def achannels(self) -> list[str]:
         """Return the names of the members, sorted; NotImplementedError over layers that cannot tell."""
-        return await group_channels(_async(self.layer), self.name)
+        return await _members(_async(self.layer), self.name)
 
     def count(self) -> int:
         """Return how many members there are; NotImplementedError over layers that cannot tell."""
@@ -152,5 +151,12 @@ def _async(alias: str) -> BaseChannelLayer:
 
 
 def _sendable(layer: BaseChannelLayer, message: Mapping[str, object]) -> Mapping[str, object]:
-    """Return what `layer` accepts: ours anything, others dicts of plain values."""
-    return message if isinstance(layer, SqliteChannelLayer) else plain(message)
+    """Return what `layer` accepts: ours any mapping, others dicts of plain values."""
+    return message if isinstance(layer, SqliteChannelLayer) else foreign.plain(message)
+
+
+async def _members(layer: BaseChannelLayer, group: str) -> list[str]:
+    """Ask `layer` for the members of `group`, sorted: what ours has, others need not have."""
+    if isinstance(layer, SqliteChannelLayer):
+        return await layer.group_channels(group)
+    return await foreign.group_channels(layer, group)

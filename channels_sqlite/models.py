@@ -1,31 +1,17 @@
-"""The tables, for migrations, the admin and curious developers; the message path speaks SQL (`statements`)."""
+"""The tables, for migrations, the admin and curious developers; the message path speaks SQL (`storage`)."""
 
 from __future__ import annotations
 
 from django.db import models
 from django.db.models import Q
 
+from channels_sqlite.kinds import Kind, State
+
 __all__ = ["Listener", "Membership", "Message", "Process"]
 
 
 class Message(models.Model):
     """One row per send and one per broadcast: a log, read with cursors. Ids are never used twice (AUTOINCREMENT)."""
-
-    class Kind(models.IntegerChoices):
-        """What a row is addressed to."""
-
-        NORMAL = 0, "normal channel"
-        SPECIFIC = 1, "process-specific channel"
-        GROUP = 2, "group"
-        MEMBERSHIP = 3, "membership change"
-        FLUSH = 4, "flush"
-
-    class State(models.IntegerChoices):
-        """Where a row for a normal channel stands. What is read with cursors is LOGGED: its readers know."""
-
-        WAITING = 0, "waiting"
-        DONE = 1, "taken or expired"
-        LOGGED = 2, "logged"
 
     id = models.BigAutoField(primary_key=True)
     prefix = models.CharField(max_length=100)
@@ -42,11 +28,15 @@ class Message(models.Model):
         indexes = (
             # What waits on a normal channel, in order, with the expiry at hand: counted without reading rows.
             models.Index(
-                fields=["prefix", "queue", "id", "expires_at"], condition=Q(state=0), name="channels_sqlite_waiting"
+                fields=["prefix", "queue", "id", "expires_at"],
+                condition=Q(state=State.WAITING.value),
+                name="channels_sqlite_waiting",
             ),
             # What was sent to a process, in order: counted from its cursor on.
             models.Index(
-                fields=["prefix", "queue", "id", "expires_at"], condition=Q(kind=1), name="channels_sqlite_addressed"
+                fields=["prefix", "queue", "id", "expires_at"],
+                condition=Q(kind=Kind.SPECIFIC.value),
+                name="channels_sqlite_addressed",
             ),
         )
 
@@ -86,7 +76,9 @@ class Process(models.Model):
     machine = models.CharField(max_length=200, help_text="boot and process namespace in which pid has a meaning")
     address = models.CharField(max_length=1000, help_text="wake-up socket, relative to the database's folder")
     cursor = models.BigIntegerField(help_text="id of the last message that it has read from the log")
-    held = models.IntegerField(help_text="messages read from the log and not yet received")
+    held = models.TextField(
+        default="{}", help_text="messages read from the log and not yet received: JSON object of queue to number"
+    )
     channels = models.IntegerField(help_text="process-specific channels with a receive() waiting")
     started_at = models.FloatField(help_text="seconds since 1970")
 

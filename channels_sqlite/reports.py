@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from channels_sqlite.counters import Counters
+from channels_sqlite.exceptions import LayerClosedError
 
 __all__ = ["Reports"]
 
@@ -16,6 +17,7 @@ logger = logging.getLogger("channels_sqlite")
 INTERVAL_S = 1.0
 MOST_TOPICS = 1000
 MOST_IDS = 20
+NOBODY_RECEIVES = "receive() was cancelled or its consumer ended, and nobody has received since"
 
 Line = Callable[[int], None]
 """Writes the line about something that came up so many times since the last one."""
@@ -37,9 +39,10 @@ class Reports:
 
     def __init__(self, counters: Counters | None = None) -> None:
         self.counters = counters or Counters()
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # guards what follows; nothing is waited for inside, lines are written outside
         self._topics: dict[str, Topic] = {}
         self._undecodable: dict[int, None] = {}  # ids of rows that no line has told of yet
+        self._abandoned = 0  # channels that no line has told of yet
 
     def _tell(self, name: str, line: Line) -> None:
         """Write `line` now, or with the times that follow when a second has passed."""
@@ -73,32 +76,59 @@ class Reports:
             if line is not None:
                 line(times)
 
-    def skipped(self, group: str, full: int, members: int) -> None:
-        """A broadcast did not reach full members."""
+    def skipped(self, group: str, full: int, members: int, *, abandoned: int = 0) -> None:
+        """A broadcast did not reach full members, of which so many were `abandoned`."""
         self.counters.dropped_full += full
+        remedy = 'raise "capacity" or receive faster'
+        if abandoned:
+            remedy = (
+                f"{abandoned} of them were abandoned by their consumers ({NOBODY_RECEIVES}), and leave their groups "
+                f"once a message has expired there" + (f"; for the others {remedy}" if abandoned < full else "")
+            )
         self._tell(
             f"skipped {group}",
             lambda times: logger.warning(
                 "group %r: %d of %d members here were full and missed a message (%d such broadcasts since the last "
-                'line); raise "capacity" or receive faster',
+                "line); %s",
                 group,
                 full,
                 members,
                 times,
+                remedy,
             ),
         )
 
-    def dropped(self, channel: str) -> None:
-        """A channel's buffer was full."""
+    def dropped(self, channel: str, *, abandoned: bool = False) -> None:
+        """A channel's buffer was full; it may be `abandoned`."""
         self.counters.dropped_full += 1
+        remedy = f"it was abandoned by its consumer ({NOBODY_RECEIVES})"
+        if not abandoned:
+            remedy = 'raise "capacity" or receive faster'
         self._tell(
             f"dropped {channel}",
             lambda times: logger.warning(
-                'channel %r is full: %d messages were dropped since the last line; raise "capacity" or receive faster',
-                channel,
-                times,
+                "channel %r is full: %d messages were dropped since the last line; %s", channel, times, remedy
             ),
         )
+
+    def abandoned(self, channels: Sequence[str]) -> None:
+        """Members of groups were taken out of them, as nobody is left who receives there."""
+        with self._lock:
+            self._abandoned += len(channels)
+
+        def line(_: int) -> None:
+            with self._lock:
+                count, self._abandoned = self._abandoned, 0
+            logger.warning(
+                "channels abandoned by their consumers were taken out of their groups (%d, such as %r): %s, and a "
+                "message expired there; a consumer that ends by an exception, as from the send() of a server whose "
+                "socket is gone, never gets to its disconnect handler",
+                count,
+                channels[0],
+                NOBODY_RECEIVES,
+            )
+
+        self._tell("abandoned", line)
 
     def undecodable(self, row_id: int, reason: str) -> None:
         """A row is no message."""
@@ -128,8 +158,45 @@ class Reports:
             ),
         )
 
+    def held_up(self, pid: int | None, since_s: float, wal_bytes: int) -> None:
+        """Nobody gets to a checkpoint."""
+        self._tell(
+            "held up",
+            lambda _: logger.warning(
+                "no checkpoint for %.0f s, and the write-ahead log has %.0f MiB: process %s began one and does not end "
+                "it; if it is suspended (state T in ps), let it go on (kill -CONT) or end it (kill -KILL)",
+                since_s,
+                wal_bytes / 1024**2,
+                "?" if pid is None else pid,
+            ),
+        )
+
+    def read_on(self, _: int | None, since_s: float, wal_bytes: int) -> None:
+        """Checkpoints are done, and cannot empty the WAL."""
+        self._tell(
+            "read on",
+            lambda _: logger.warning(
+                "no checkpoint for %.0f s could empty the write-ahead log, which has %.0f MiB: a connection reads on, "
+                "of a process that is suspended (state T in ps), a shell or a backup; let it go on, or end it",
+                since_s,
+                wal_bytes / 1024**2,
+            ),
+        )
+
+    def lost(self, channel: str, messages: int, error: BaseException) -> None:
+        """The layer was closed, and what it had claimed could not be put back."""
+        logger.error(
+            "closing lost %d messages of channel %r: claimed and not received, they could not be put back: %s",
+            messages,
+            channel,
+            error,
+        )
+
     def failed(self, what: str, error: BaseException) -> None:
         """Something will be tried again."""
+        if isinstance(error, LayerClosedError):  # by nobody: the end of all of it
+            logger.debug("%s ended: %s", what, error)
+            return
         self._tell(
             f"failed {what}",
             lambda times: logger.error(
@@ -151,3 +218,7 @@ class Reports:
     def dead(self, client: str, pid: int) -> None:
         """A dead process was cleaned up after."""
         logger.info("process %d (client %s) is dead; its memberships and unread messages were removed", pid, client)
+
+    def abandon(self) -> None:
+        """In a forked child: a thread of the parent may hold the lock for ever."""
+        self._lock = threading.Lock()

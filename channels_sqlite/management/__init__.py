@@ -1,4 +1,4 @@
-"""The commands, and what they share."""
+"""The commands, what they do and what they share."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from django.core.management.base import BaseCommand, CommandError, CommandParser, OutputWrapper
 from typing_extensions import Self
 
-from channels_sqlite.configured import LayerEntry, entries
+from channels_sqlite.channel_layers import LayerEntry, entries
 
 __all__ = ["LayerCommand", "ProgressBar", "Screen"]
 

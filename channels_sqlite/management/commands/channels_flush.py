@@ -6,10 +6,10 @@ from channels.layers import channel_layers
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import CommandError, CommandParser
 
-from channels_sqlite.configured import LayerEntry
+from channels_sqlite.channel_layers import LayerEntry
 from channels_sqlite.exceptions import ChannelDatabaseError
 from channels_sqlite.management.base import LayerCommand
-from channels_sqlite.status import look_at
+from channels_sqlite.management.status import look_at
 from channels_sqlite.sync import SyncChannelLayer
 
 __all__ = ["Command"]

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import CommandError, CommandParser
 
-from channels_sqlite.configured import LayerEntry
+from channels_sqlite.channel_layers import LayerEntry
+from channels_sqlite.concurrency.gate import Gate
+from channels_sqlite.concurrency.signals import ended_by_signals
 from channels_sqlite.exceptions import ChannelDatabaseError
-from channels_sqlite.interrupts import ended_by_signals
 from channels_sqlite.management.base import LayerCommand, Screen
-from channels_sqlite.status import LayerStatus, look_at
-from channels_sqlite.status_table import Earlier, lines
-from channels_sqlite.waiters import Gate
+from channels_sqlite.management.status import LayerStatus, look_at
+from channels_sqlite.management.status_table import Earlier, lines
 
 __all__ = ["Command"]
 

@@ -6,9 +6,9 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import CommandError, CommandParser
 
 from channels_sqlite.exceptions import ChannelDatabaseError
-from channels_sqlite.maintenance import Maintenance, Vacuumed, VacuumRefusedError
 from channels_sqlite.management.base import LayerCommand, ProgressBar
-from channels_sqlite.status_table import size
+from channels_sqlite.management.maintenance import Maintenance, Vacuumed, VacuumRefusedError
+from channels_sqlite.management.status_table import size
 
 __all__ = ["Command"]
 

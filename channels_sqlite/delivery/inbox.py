@@ -1,0 +1,97 @@
+"""What one layer receives in one process: the parts of `delivery`, put together, as receivers and the engine see them.
+
+    reader ─ turns ─► log ─► mailboxes ─► take_or_wait
+                └───► claims ────┘
+
+Threads: everything may be called from any thread.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from channels_sqlite.delivery.abandoned import Abandoned
+from channels_sqlite.delivery.claims import Claims
+from channels_sqlite.delivery.log import Log
+from channels_sqlite.delivery.mailbox import Waiter
+from channels_sqlite.delivery.mailboxes import Mailboxes, Taken
+from channels_sqlite.delivery.members import Members
+from channels_sqlite.delivery.progress import Progress
+from channels_sqlite.delivery.reader import Reader
+from channels_sqlite.exceptions import LayerClosedError
+from channels_sqlite.options import Options
+from channels_sqlite.reports import Reports
+from channels_sqlite.storage.connections import OpenDatabase
+from channels_sqlite.storage.outbox import Outbox
+
+__all__ = ["Inbox"]
+
+C = TypeVar("C")
+W = TypeVar("W", bound=Waiter)
+
+
+class Inbox:
+    """The receiving half of a layer."""
+
+    def __init__(self, client: str, options: Options, database: OpenDatabase, outbox: Outbox, reports: Reports) -> None:
+        self._options = options
+        self._reports = reports
+        self.reader = Reader(database, reports)
+        self.boxes = Mailboxes(options, reports.counters)
+        self.members = Members(self.boxes)
+        self.log = Log(
+            client, database, outbox, reader=self.reader, boxes=self.boxes, members=self.members, reports=reports
+        )
+        self.claims = Claims(client, outbox, self.boxes, self.reader, reports, delete=options.message_retention == 0)
+        self.progress = Progress(client, outbox, self.boxes)
+        self._abandoned = Abandoned(
+            client, outbox, self.boxes, self.members, reports, batch_size=options.trim_batch_size
+        )
+
+    def take_or_wait(self, channel: str, new_waiter: Callable[[str, C], W], context: C) -> Taken | W:
+        """Take the next message for `channel`, or stand in line for it with a `new_waiter(channel, context)`.
+
+        The caller ends waiting with `take_woken` or `give_up` of the mailboxes. Raises LayerClosedError once nobody
+        receives any more.
+        """
+        if self.reader.wanted:  # what was sent before must find the mailboxes as they were then
+            self.reader.work()
+        found = self.boxes.take_or_wait(channel, new_waiter, context)
+        if "!" not in channel and isinstance(found, Waiter):
+            self.claims.note_waiting(channel)
+        return found
+
+    def sweep(self, *, loops_closed: bool) -> None:
+        """Drop expired messages and memberships, receivers whose loop has stopped, and who was abandoned.
+
+        `loops_closed`: there may be receivers whose loop was closed. On the background thread.
+        """
+        ended = self.members.drop_expired(time.time())
+        evicted = self.boxes.sweep(all_waiters=loops_closed, is_member=self.members.is_member)
+        for channel in evicted:
+            self.claims.hand_on(channel)
+        for group, channel in ended:
+            self._reports.membership_ended(group, channel, self._options.group_expiry)
+        self._abandoned.end_memberships()
+
+    def shut(self, *, tell: bool = True) -> None:
+        """Fail every receiver, those included that are on their way to wait.
+
+        `tell`: also those that wait already. At the interpreter's end they are of threads that end with it.
+        """
+        gates = self.claims.shut()
+        waiters = self.boxes.shut()
+        if not tell:
+            return
+        for gate in gates:
+            gate.fail(LayerClosedError("the channel layer was closed"))
+        for waiter in waiters:
+            waiter.fail(LayerClosedError("the channel layer was closed"))
+
+    def abandon(self) -> None:
+        """In a forked child: threads of the parent may hold the locks for ever."""
+        self.claims.abandon()
+        self.members.abandon()
+        self.boxes.abandon()

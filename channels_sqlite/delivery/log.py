@@ -1,0 +1,236 @@
+"""The log, past this process's cursor, into the mailboxes: what other processes have sent, and what this one has.
+
+There are two ways in. A step of the reader reads what is new; `take_in` gets what this very process has just committed
+for itself.
+
+Threads: `read` runs in the reader's turn; the rest may be called from any thread.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from channels_sqlite.concurrency.loops import running_loop
+from channels_sqlite.delivery.mailbox import Entry
+from channels_sqlite.delivery.mailboxes import Mailboxes
+from channels_sqlite.delivery.members import Members
+from channels_sqlite.delivery.reader import Reader
+from channels_sqlite.kinds import Kind
+from channels_sqlite.reports import Reports
+from channels_sqlite.storage.connections import Connections, OpenDatabase
+from channels_sqlite.storage.messages import LogRow
+from channels_sqlite.storage.outbox import Outbox
+from channels_sqlite.storage.transactions import Transaction
+
+__all__ = ["Log", "OwnRows"]
+
+# One step of reading, so that no event loop is held up for more than a few milliseconds.
+STEP_IDS = 2000
+STEP_BYTES = 2 * 1024 * 1024
+STEP_DELIVERIES = 1000
+
+
+class OwnRows(NamedTuple):
+    """All rows for this process with `after` < id <= `up_to`: those of one transaction of its own."""
+
+    after: int
+    up_to: int
+    rows: Sequence[LogRow]
+
+
+@dataclass(slots=True)
+class Broadcast:
+    """A broadcast on its way to the members of this process."""
+
+    group: str
+    entry: Entry
+    members: list[str]
+    done: int = 0
+    dropped: int = 0
+    abandoned: int = 0  # of those dropped
+
+
+class Log:
+    """Reads on in the log. Its cursor is that of the mailboxes."""
+
+    def __init__(
+        self,
+        client: str,
+        database: OpenDatabase,
+        outbox: Outbox,
+        *,
+        reader: Reader,
+        boxes: Mailboxes,
+        members: Members,
+        reports: Reports,
+    ) -> None:
+        self._client = client
+        self._database = database
+        self._outbox = outbox
+        self._reader = reader
+        self._boxes = boxes
+        self._members = members
+        self._reports = reports
+        self._own: deque[OwnRows] = deque()
+        self._is_registered = False  # this process is, or somebody has deleted that it is
+        self._read_at = 0.0  # seconds since 1970, when the log was last read
+        self._broadcast: Broadcast | None = None  # the one whose members did not all fit into a step
+        reader.register(self)
+
+    def take_in(self, own: OwnRows) -> None:
+        """Bring in rows of this process's own that were just committed, without reading them back. Never raises.
+
+        Broadcasts come in the next iteration of the running loop: sending must not take longer for many members.
+        """
+        self._own.append(own)
+        loop = running_loop()
+        if loop is not None and any(row.kind == Kind.GROUP for row in own.rows):
+            self._reader.work_soon(loop)
+        else:
+            self._reader.work()
+
+    # In the reader's turn
+
+    def read(self, connections: Connections, *, behind: bool) -> bool:
+        """Deliver one step of the log; return whether there is more."""
+        if self._deliver_own(connections) and not behind:
+            return False
+        return self._step(connections)
+
+    def follow(self) -> None:
+        """Nothing comes after it."""
+
+    def _deliver_own(self, connections: Connections) -> bool:
+        """Deliver rows of this process's own, where nothing else lies before them; return whether that was so."""
+        while self._own:
+            own = self._own.popleft()
+            if own.after != self._boxes.cursor or not self._deliver_all(own.rows, connections):
+                self._own.clear()  # the rest is found in the log, with what lies between
+                return False
+            self._boxes.read_on(own.up_to)
+            self._read_at = time.time()
+        return True
+
+    def _deliver_all(self, rows: Sequence[LogRow], connections: Connections) -> bool:
+        """Deliver rows one by one; return False where a broadcast with many members has to come to its end first."""
+        for row in rows:
+            if self._broadcast is not None:
+                return False
+            self._deliver(row, connections)
+        return self._broadcast is None
+
+    def _step(self, connections: Connections) -> bool:
+        if self._broadcast is not None and self._spread(self._broadcast):
+            return True
+        after = self._boxes.cursor
+        newest, registered, log = connections.reader.store.read_log(after, after + STEP_IDS, self._client)
+        if self._is_registered and not registered:
+            # What it holds of memberships is gone with it, so that the log cannot be read as it was meant.
+            log.close()
+            registration = self._outbox.registration
+            if registration is not None:
+                registration.return_soon()
+            return False
+        self._read_at = time.time()
+        if newest <= after:
+            log.close()
+            return False
+        up_to = min(newest, after + STEP_IDS)
+        count = size = 0
+        with closing(log) as rows:
+            for row in rows:
+                try:
+                    count += self._deliver(row, connections)
+                except sqlite3.Error:
+                    raise
+                except Exception as error:  # noqa: BLE001  # one odd row must not hold up all that follow
+                    self._reports.undecodable(row.id, type(error).__name__)
+                self._reader.found += 1
+                size += len(row.payload)
+                if count >= STEP_DELIVERIES or size >= STEP_BYTES or self._broadcast is not None:
+                    up_to = row.id
+                    break
+        self._boxes.read_on(up_to)
+        return up_to < newest or self._broadcast is not None
+
+    def _deliver(self, row: LogRow, connections: Connections) -> int:
+        """Put one row of the log where it belongs; return about how much work it was."""
+        if row.kind == Kind.SPECIFIC:
+            entry = Entry(row.id, row.expires_at, row.payload)
+            channel = row.queue + (row.local or "")
+            dropped, abandoned = self._boxes.put([channel], entry)
+            if dropped:
+                self._reports.dropped(channel, abandoned=bool(abandoned))
+            return 1
+        if row.kind == Kind.GROUP:
+            members = self._members.of(row.queue, row.id, time.time())
+            self._spread(Broadcast(row.queue, Entry(row.id, row.expires_at, row.payload, shared=True), members))
+            return 1 + len(members)
+        if row.kind == Kind.MEMBERSHIP:
+            channel = row.payload.decode("ascii", "replace")  # a name; any other is nobody's
+            membership = connections.reader.store.member(row.queue, self._client, channel)
+            self._members.set(row.queue, channel, membership)
+            return 1
+        if row.kind == Kind.FLUSH:
+            self._boxes.clear()
+            self._members.drop_older(row.id)
+        else:
+            self._reports.undecodable(row.id, f"its kind {row.kind} is not known")
+        return 1
+
+    def _spread(self, broadcast: Broadcast) -> bool:
+        """Hand a broadcast to the next members of this process; return whether some are left for the next step."""
+        channels = broadcast.members[broadcast.done : broadcast.done + STEP_DELIVERIES]
+        dropped, abandoned = self._boxes.put(channels, broadcast.entry)
+        broadcast.dropped += dropped
+        broadcast.abandoned += abandoned
+        broadcast.done += len(channels)
+        if broadcast.done < len(broadcast.members):
+            self._broadcast = broadcast
+            return True
+        self._broadcast = None
+        if broadcast.dropped:
+            self._reports.skipped(
+                broadcast.group, broadcast.dropped, len(broadcast.members), abandoned=broadcast.abandoned
+            )
+        return False
+
+    # Where to read on
+
+    def resumes_at(self, transaction: Transaction) -> int | None:
+        """Return from which id on to read in the file that was read before: None, as long as its ids just grow.
+
+        0 where they began anew, as after `manage.py flush`; then the registration is gone as well.
+        """
+        cursor, read_at = self._boxes.cursor, self._read_at
+        if transaction.registered:  # an older copy took its place, at most: what it has was read
+            return transaction.newest if transaction.newest < cursor else None
+        began_anew = transaction.newest < cursor or transaction.store.began_anew(cursor, read_at)
+        return 0 if began_anew else None
+
+    def start(self, cursor: int) -> Callable[[], None]:
+        """Read on from the message with this id: nothing up to it was meant for this process. Return what undoes it."""
+        with self._database.reading:
+            before = self._boxes.cursor, self._is_registered, self._read_at
+            self._set(cursor, True, time.time())
+            self._own.clear()
+
+        def undo() -> None:
+            with self._database.reading:
+                self._set(*before)
+
+        return undo
+
+    def _set(self, cursor: int, is_registered: bool, read_at: float) -> None:  # as `before` has them
+        self._boxes.read_on(cursor)
+        self._is_registered, self._read_at = is_registered, read_at
+
+    def stop(self) -> None:
+        """Note that this process is no reader any more."""
+        self._is_registered = False

@@ -1,0 +1,1 @@
+"""Everything that one layer has in one process: opened, registered, kept in order, closed."""

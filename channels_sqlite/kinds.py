@@ -1,0 +1,25 @@
+"""What a row of the log is, in words: its values stand in the database and in migrations."""
+
+from __future__ import annotations
+
+from django.db.models import IntegerChoices
+
+__all__ = ["Kind", "State"]
+
+
+class Kind(IntegerChoices):
+    """What a row is addressed to."""
+
+    NORMAL = 0, "normal channel"
+    SPECIFIC = 1, "process-specific channel"
+    GROUP = 2, "group"
+    MEMBERSHIP = 3, "membership change"
+    FLUSH = 4, "flush"
+
+
+class State(IntegerChoices):
+    """Where a row for a normal channel stands. What is read with cursors is LOGGED: its readers know."""
+
+    WAITING = 0, "waiting"
+    DONE = 1, "taken or expired"
+    LOGGED = 2, "logged"

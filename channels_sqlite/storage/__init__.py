@@ -1,0 +1,1 @@
+"""The database file: connections, transactions, SQL, and what its errors mean."""

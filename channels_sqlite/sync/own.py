@@ -1,0 +1,197 @@
+"""How this package's own layer serves threads: without an event loop.
+
+The storage, the codec and the wake-ups are those of the async face.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
+
+from django.db.backends.sqlite3.base import DatabaseWrapper
+
+from channels_sqlite import names
+from channels_sqlite.codec import Message
+from channels_sqlite.concurrency import endings
+from channels_sqlite.concurrency.gate import Stop
+from channels_sqlite.concurrency.reentry import exclusive
+from channels_sqlite.delivery.mailboxes import Taken
+from channels_sqlite.delivery.operations import Operations
+from channels_sqlite.engine import receive as receiving
+from channels_sqlite.engine.engine import Engine
+from channels_sqlite.exceptions import ChannelDatabaseError, LayerClosedError
+from channels_sqlite.layers import SqliteChannelLayer, close_layer, codec_of, engine_of, options_of
+from channels_sqlite.storage.store import Store
+from channels_sqlite.storage.transactions import Transaction
+from channels_sqlite.sync.atomic_blocks import join, open_transaction
+
+__all__ = ["SqliteBlocking"]
+
+
+RETRY_S = 0.5
+T = TypeVar("T")
+
+
+class SqliteBlocking:
+    """The package's own layer."""
+
+    def __init__(self, layer: SqliteChannelLayer) -> None:
+        self._layer = layer
+        self._codec = codec_of(layer)
+        self._alias = options_of(layer).database
+        self._prefix = options_of(layer).prefix
+
+    def encode(self, message: Mapping[str, object]) -> bytes:
+        """Check and encode."""
+        return self._codec.encode(message)
+
+    # Writing
+
+    def send(self, channel: str, encoded: bytes) -> None:
+        """Append the message, committed when this returns; in an open transaction of this thread, with it."""
+        self._write(lambda operations: operations.send(channel, encoded), len(encoded))
+
+    def group_send(self, group: str, encoded: bytes) -> None:
+        """Likewise."""
+        self._write(lambda operations: operations.group_send(group, encoded), len(encoded))
+
+    def group_add(self, group: str, channel: str) -> None:
+        """Likewise."""
+        self._write(lambda operations: operations.group_add(group, channel))
+
+    def group_discard(self, group: str, channel: str) -> None:
+        """Likewise."""
+        self._write(lambda operations: operations.group_discard(group, channel))
+
+    def flush(self) -> None:
+        """Likewise."""
+        self._write(lambda operations: operations.flush)
+
+    def _write(self, operation: Callable[[Operations], Callable[[Transaction], None]], size_bytes: int = 0) -> None:
+        def write() -> None:
+            engine = engine_of(self._layer)
+            apply = operation(engine.operations)
+            transaction = open_transaction(self._alias)
+            if transaction is None:
+                engine.outbox.write_blocking(apply, size_bytes)
+            else:
+                join(transaction, engine, self._prefix, apply)
+
+        self._call(write)
+
+    def _call(self, work: Callable[[], T]) -> T:
+        """Do what one call of the facade is for, in one go; at the interpreter's end, leave nothing open after it."""
+        with exclusive:
+            try:
+                return work()
+            except LayerClosedError:
+                if not endings.closed_for_good:
+                    raise
+                return work()  # it was closed while this waited; what is opened now is this call's own
+            finally:
+                if endings.closed_for_good:
+                    close_layer(self._layer)
+
+    # Reading
+
+    def group_channels(self, group: str) -> list[str]:
+        """Read the members."""
+
+        def query(store: Store) -> list[str]:
+            return store.group_channels(group, time.time())
+
+        def read() -> list[str]:
+            engine = engine_of(self._layer)
+            transaction = open_transaction(self._alias)
+            if transaction is not None:
+                return join(transaction, engine, self._prefix, lambda joined: query(joined.store), writes=False)
+            engine.ready_blocking()
+            return engine.inbox.reader.read(query)
+
+        return self._call(read)
+
+    def new_channel(self, prefix: str) -> str:
+        """Make a name, and make this process known to senders."""
+        with exclusive:
+            engine = engine_of(self._layer)
+            name = names.new_specific(prefix, engine.client)
+            if not engine.can_receive():
+                self._become_receiver(engine)
+        return name
+
+    def require_own(self, channel: str) -> None:
+        """Raise ValueError for a name of another engine."""
+        engine_of(self._layer).require_own(channel)
+
+    def receive(
+        self, channels: Sequence[str], until: float | None, stop: Stop, *, patient: bool
+    ) -> tuple[str, Message] | None:
+        """Take what is there, or wait."""
+        with exclusive:
+            engine = engine_of(self._layer)
+        for channel in channels:
+            engine.require_own(channel)
+        while not stop.requested:
+            try:
+                taken = self._take(engine, channels, until, stop)
+            except ChannelDatabaseError as error:
+                if not patient:
+                    raise
+                engine.reports.failed("receiving", error)
+                stop.gate.sleep(time.monotonic() + RETRY_S)
+                continue
+            if taken is None:
+                return None
+            channel, (full_name, entry) = taken
+            message = receiving.decode(engine, channel, full_name, entry)
+            if message is not None:
+                return channel, message
+        return None
+
+    def _take(
+        self, engine: Engine, channels: Sequence[str], until: float | None, stop: Stop
+    ) -> tuple[str, Taken] | None:
+        transaction = open_transaction(self._alias)
+        normal = [channel for channel in channels if "!" not in channel]
+        if transaction is not None and normal:
+            with exclusive:
+                taken = self._take_joined(engine, normal, transaction)
+            return taken[0], taken
+
+        if not engine.can_receive():
+            with exclusive:
+                if not self._become_receiver(engine, receiving.giving_up(until, stop)):
+                    return None
+        return receiving.wait_in_thread(engine, channels, until, stop)
+
+    def _take_joined(self, engine: Engine, channels: Sequence[str], transaction: DatabaseWrapper) -> Taken:
+        """Claim within a transaction of this thread: the message waits again if that rolls back."""
+        taken = join(transaction, engine, self._prefix, lambda joined: engine.inbox.claims.first(joined, channels))
+        if taken is None:
+            raise TimeoutError(
+                f"no message on {', '.join(map(repr, channels))}, and none can come while this thread has a "
+                f"transaction open on the channel layer's own database (DATABASES[{self._alias!r}])"
+            )
+        return taken
+
+    def _become_receiver(self, engine: Engine, give_up: Callable[[], bool] | None = None) -> bool:
+        if open_transaction(self._alias) is not None:
+            raise ChannelDatabaseError(
+                f"this process cannot become a receiver while its thread has a transaction open on the channel "
+                f"layer's own database (DATABASES[{self._alias!r}]); call new_channel() and receive() outside of it"
+            )
+        return engine.ready_to_receive_blocking(give_up)
+
+    def end(self, stop: Stop) -> None:
+        """Nothing is kept."""
+
+    def session(self) -> object:
+        """Return what this layer has in this process."""
+        with exclusive:
+            return engine_of(self._layer)
+
+    def close(self) -> None:
+        """Close the layer, for its async face as well."""
+        with exclusive:
+            close_layer(self._layer)
