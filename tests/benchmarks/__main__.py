@@ -65,6 +65,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="ours and InMemory, one short repetition, under a minute")
     parser.add_argument("--layer", action="append", choices=list(CANDIDATES), help="only this layer (repeatable)")
     parser.add_argument("--scenario", action="append", choices=list(SCENARIOS), help="only this one (repeatable)")
+    parser.add_argument(
+        "group", nargs="*", type=_group, help="only the scenarios of this name or beginning, such as websockets"
+    )
     parser.add_argument("--repetitions", type=_positive, metavar="N", help="runs of each (3; 1 with --quick)")
     parser.add_argument(
         "--seconds", type=float, metavar="S", help="how long one run sends, at most (2; 0.3 with --quick)"
@@ -76,6 +79,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all runs and the summary to FILE, too")
     parser.add_argument("--folder", type=Path, help="make the stores in here (the system's temporary folder)")
     return parser
+
+
+def _group(text: str) -> list[str]:
+    keys = [key for key in SCENARIOS if key == text or key.startswith(f"{text}-")]
+    if not keys:
+        raise argparse.ArgumentTypeError(f"no scenario's name is or begins with {text!r}: {', '.join(SCENARIOS)}")
+    return keys
 
 
 def _positive(text: str) -> int:
@@ -104,7 +114,8 @@ def _steps(options: argparse.Namespace, layers: Sequence[str]) -> list[_Step]:
     steady = Effort(seconds=60 * options.minutes, messages=_STEADY_MESSAGES)
     steady_of_peers = replace(steady, seconds=60 * min(options.minutes, options.peer_minutes))
     by_default = [key for key, scenario in SCENARIOS.items() if scenario.in_quick or not options.quick]
-    chosen = [key for key in SCENARIOS if key in (options.scenario or by_default)]
+    named = [*(options.scenario or ()), *(key for group in options.group for key in group)]
+    chosen = [key for key in SCENARIOS if key in (named or by_default)]
 
     def effort_of(scenario: str, layer: str) -> Effort:
         if not SCENARIOS[scenario].once:
@@ -117,6 +128,7 @@ def _steps(options: argparse.Namespace, layers: Sequence[str]) -> list[_Step]:
         for scenario in chosen
         if repetition == 0 or not SCENARIOS[scenario].once
         for layer in layers
+        if layer in (SCENARIOS[scenario].layers or layers)
     ]
 
 

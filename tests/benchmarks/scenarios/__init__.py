@@ -11,6 +11,7 @@ from .ring import make_ring
 from .send_receive import SEND_RECEIVE, SEND_RECEIVE_DEEP, SEND_RECEIVE_NORMAL, SEND_RECEIVE_WITH_BACKLOG
 from .steady import STEADY
 from .sync_calls import SYNC_GROUP_SEND, SYNC_SEND
+from .websockets import make_echoes, make_websockets
 from .work_queue import WORK_QUEUE, WORK_QUEUE_DEEP, WORK_QUEUE_WITH_BACKLOG
 
 __all__ = ["SCENARIOS", "Role", "Scenario"]
@@ -42,6 +43,13 @@ SCENARIOS = {
             make_broadcast(processes=processes, members=members, in_quick=False, stretch=0.5, varies=True)
             for processes, members in ((1, 250), (2, 250), (8, 250), (2, 5))
         ),
+        *(
+            make_websockets(workers=workers, sockets=sockets, direct=direct)
+            for workers in (1, 2)
+            for sockets in (100, 300, 1_000)
+            for direct in (False, True)
+        ),
+        *(make_echoes(rate=rate, direct=direct) for rate in (10, 100, 1_000) for direct in (False, True)),
         STEADY,
     )
 }

@@ -15,7 +15,7 @@ from tests.benchmarks.player import SETTLING, Player, make_message
 
 from .base import Accounts, Role, Scenario
 
-__all__ = ["IDLE"]
+__all__ = ["IDLE", "resident_mib"]
 
 _RECEIVERS = 1_000
 _QUIET_S = 0.5
@@ -38,7 +38,7 @@ async def _wait(player: Player) -> Account:
         await asyncio.sleep(player.effort.seconds)
         cpu_s = time.process_time() - start_cpu_s
         account.samples_us["cpu per second"] = [cpu_s / (time.perf_counter() - start_s)]
-        account.samples_us["memory"] = [_resident_mib()]
+        account.samples_us["memory"] = [resident_mib()]
         for stream, channel in enumerate(channels):
             await player.layer.send(channel, make_message(0))
             account.sent.append(identity(stream, 0))
@@ -47,7 +47,7 @@ async def _wait(player: Player) -> Account:
     return account
 
 
-def _resident_mib() -> float:
+def resident_mib() -> float:
     """Return the memory of this process that is in RAM; NaN where the kernel does not say."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
