@@ -10,6 +10,7 @@ from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncWebsocketConsumer
 from typing_extensions import override
 
+from channels_sqlite.consumers import DirectDispatch
 from channels_sqlite.exceptions import ChannelDatabaseError
 from thumbnails.messages import JobProgress, Snapshot, all_jobs, one_job
 from thumbnails.snapshots import latest_jobs, state_of
@@ -23,8 +24,11 @@ BAD_FRAME = 4400
 SERVER_TROUBLE = 4500
 
 
-class JobsConsumer(AsyncWebsocketConsumer):
-    """Shows one job, or the latest ones, as they stand and as they go on."""
+class JobsConsumer(DirectDispatch, AsyncWebsocketConsumer):
+    """Shows one job, or the latest ones, as they stand and as they go on.
+
+    Every step of a job goes to all pages: with `DirectDispatch` that costs the server several times less.
+    """
 
     @override
     async def connect(self) -> None:

@@ -147,7 +147,8 @@ def test_demo_does_all_of_its_own_set_up(
     started: Started, visitor: VisitorFactory, tmp_path: Path, *, uv_on_path: bool
 ) -> None:
     checkout = fresh_checkout(tmp_path)
-    variables = {"PYTHONPATH", "DJANGO_SETTINGS_MODULE", "EXAMPLE_DATA_DIR", "VIRTUAL_ENV"}
+    # pip warns of itself: of files that it leaves open, and of what it brings along.
+    variables = {"PYTHONPATH", "DJANGO_SETTINGS_MODULE", "EXAMPLE_DATA_DIR", "VIRTUAL_ENV", "PYTHONWARNINGS"}
     environment = {name: value for name, value in os.environ.items() if name not in variables}
     if not uv_on_path:
         environment["PATH"] = os.defpath

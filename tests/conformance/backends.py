@@ -1,47 +1,83 @@
-"""The layers that the suite compares, behind one type."""
+"""The layers that the tests compare, and the two faces that a layer has: coroutines, and the sync facade."""
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+import enum
+import uuid
+from dataclasses import dataclass
+from typing import Any
 
-from channels.layers import InMemoryChannelLayer
+import pytest
 
-from channels_sqlite.layers import SqliteChannelLayer
+__all__ = [
+    "AS_LAYER",
+    "AT_ONCE",
+    "BACKENDS",
+    "BY_OUR_CLOCK",
+    "IN_MEMORY",
+    "OURS",
+    "REDIS",
+    "SUBJECTS",
+    "Face",
+    "Subject",
+    "config_of",
+    "only",
+]
 
-__all__ = ["IN_MEMORY", "OURS", "Layer", "LayerMaker"]
-
-IN_MEMORY = "in-memory"
 OURS = "sqlite"
+IN_MEMORY = "in-memory"
+REDIS = "redis"
+
+BACKENDS = {
+    OURS: "channels_sqlite.layers.SqliteChannelLayer",
+    IN_MEMORY: "channels.layers.InMemoryChannelLayer",
+    REDIS: "channels_redis.core.RedisChannelLayer",
+}
+"""Their names in the ids of tests, and BACKEND."""
 
 
-class Layer(Protocol):
-    """What the Channel Layer Specification asks of a layer, its extensions and `close` included."""
+class Face(enum.Enum):
+    """How a layer is called."""
 
-    extensions: list[str]
+    LAYER = "layer"
+    """Its own methods are awaited."""
 
-    async def send(self, channel: str, message: Mapping[str, Any]) -> None: ...
-
-    async def receive(self, channel: str) -> dict[str, Any]: ...
-
-    async def new_channel(self, prefix: str = ...) -> str: ...
-
-    async def group_add(self, group: str, channel: str) -> None: ...
-
-    async def group_discard(self, group: str, channel: str) -> None: ...
-
-    async def group_send(self, group: str, message: Mapping[str, Any]) -> None: ...
-
-    async def flush(self) -> None: ...
-
-    async def close(self) -> None: ...
+    FACADE = "facade"
+    """Threads call those of `SyncChannelLayer`."""
 
 
-class LayerMaker(Protocol):
-    """Makes a layer of the backend under test from its CONFIG."""
+@dataclass(frozen=True)
+class Subject:
+    """A layer and how it is called."""
 
-    # CONFIG comes from settings, whose values are of any type.
-    def __call__(self, **config: Any) -> Layer: ...
+    backend: str
+    face: Face
+
+    def __str__(self) -> str:
+        return f"{self.backend}-{self.face.value}"
 
 
-def _both_fit(in_memory: InMemoryChannelLayer, ours: SqliteChannelLayer) -> tuple[Layer, Layer]:
-    """For mypy alone: both layers have the type above."""
-    return in_memory, ours
+AS_LAYER = [Subject(backend, Face.LAYER) for backend in (OURS, IN_MEMORY)]
+"""Channels' in-memory layer is what ours is compared with. Redis is here for the facade over it, not by itself."""
+
+SUBJECTS = [*AS_LAYER, *(Subject(backend, Face.FACADE) for backend in BACKENDS)]
+
+AT_ONCE = [*AS_LAYER, Subject(OURS, Face.FACADE)]
+"""Where several calls may wait at once. Two threads over another layer have two event loops, while the queues of the
+in-memory layer and the locks of channels_redis belong to one: what fails there fails by chance."""
+
+BY_OUR_CLOCK = [subject for subject in SUBJECTS if subject.backend != REDIS]
+"""Where messages expire by a clock that a test can set. That of the Redis server is out of reach."""
+
+
+def only(subjects: list[Subject]) -> pytest.MarkDecorator:
+    """Mark what cannot be asked of all SUBJECTS."""
+    return pytest.mark.subjects(subjects)
+
+
+def config_of(backend: str, config: dict[str, Any], *, database: str, redis_port: int | None) -> dict[str, Any]:
+    """The whole CONFIG for what a test wants of it."""
+    if backend == OURS:
+        return {"database": database, **config}
+    if backend == REDIS:
+        # A prefix of its own keeps each test apart from what others have left in the server.
+        return {"hosts": [("127.0.0.1", redis_port)], "prefix": uuid.uuid4().hex, **config}
+    return config

@@ -1,67 +1,50 @@
-import asyncio
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from channels.layers import InMemoryChannelLayer
+from django.utils.module_loading import import_string
 
-from tests.conformance.backends import IN_MEMORY, OURS, Layer, LayerMaker
-from tests.conformance.steps import Clock, Receivers
-from tests.support.layers import LayerFactory
+from tests.conformance.backends import BACKENDS, REDIS, SUBJECTS, Face, Subject, config_of
+from tests.conformance.faces import AsFacade, AsLayer, Caller, CallerMaker
+from tests.conformance.steps import Clock
+from tests.support.databases import ChannelDatabase
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "differs(difference): holds for ours, and must fail on the in-memory layer")
+    config.addinivalue_line("markers", "subjects(subjects): cannot be asked of every layer and face")
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
-    """Turn round what a test marked `differs` says about the in-memory layer.
-
-    pytest's xfail(strict=True) does the same, but reports each as skipped.
-    """
-    marker = pyfuncitem.get_closest_marker("differs")
-    if marker is None or pyfuncitem.callspec.params.get("backend") != IN_MEMORY:
-        return (yield)
-    try:
-        yield
-    except (Exception, pytest.fail.Exception):  # noqa: BLE001 - however it fails, it differs
-        return True
-    difference = marker.args[0]
-    raise AssertionError(f"the in-memory layer no longer differs: remove Difference.{difference.name}")
-
-
-@pytest.fixture(params=[IN_MEMORY, OURS])
-def backend(request: pytest.FixtureRequest) -> str:
-    """The layer under test. Every test of this folder that makes one runs with each of them."""
-    name: str = request.param
-    return name
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run every test that calls a layer with each of them, in both faces."""
+    if "tested" in metafunc.fixturenames:
+        marker = metafunc.definition.get_closest_marker("subjects")
+        metafunc.parametrize("tested", SUBJECTS if marker is None else marker.args[0], ids=str)
 
 
 @pytest.fixture
-def make(backend: str, make_layer: LayerFactory) -> LayerMaker:
+async def make(
+    no_leaks: None, tested: Subject, redis_port: int | None, database: ChannelDatabase
+) -> AsyncIterator[CallerMaker]:
     """Makes layers of the backend under test."""
+    if tested.backend == REDIS and redis_port is None:
+        pytest.skip("redis-server is not installed (on Debian: apt-get install redis-server)")
+    made: list[Caller] = []
 
-    def make_one(**config: Any) -> Layer:
-        return InMemoryChannelLayer(**config) if backend == IN_MEMORY else make_layer(**config)
+    def make_one(**config: Any) -> Caller:
+        whole = config_of(tested.backend, config, database=database.alias, redis_port=redis_port)
+        layer = import_string(BACKENDS[tested.backend])(**whole)
+        made.append(AsLayer(layer) if tested.face is Face.LAYER else AsFacade(layer))
+        return made[-1]
 
-    return make_one
+    yield make_one
+    for caller in made:
+        await caller.end()
 
 
 @pytest.fixture
-def subject(make: LayerMaker) -> Layer:
+def subject(make: CallerMaker) -> Caller:
     """A layer of the backend under test, with its default CONFIG."""
     return make()
-
-
-@pytest.fixture
-async def receivers() -> AsyncIterator[Receivers]:
-    """Starts receivers, and cancels in the end those that still wait."""
-    started = Receivers()
-    yield started
-    for task in started.tasks:
-        task.cancel()
-    await asyncio.gather(*started.tasks, return_exceptions=True)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What the tests of this folder do over and over, with a deadline each."""
+"""What the tests of this folder do over and over."""
 
 import asyncio
 import time
@@ -7,14 +7,11 @@ from typing import Any, TypeVar
 
 import pytest
 
-from tests.conformance.backends import Layer
+from tests.conformance.faces import DEADLINE_S, Caller
 
-__all__ = ["Clock", "Receivers", "assert_nothing_comes", "collect", "soon"]
+__all__ = ["Clock", "assert_nothing_comes", "collect", "soon"]
 
 T = TypeVar("T")
-
-DEADLINE_S = 5.0
-SILENCE_S = 0.1
 
 
 async def soon(awaitable: Awaitable[T]) -> T:
@@ -22,33 +19,14 @@ async def soon(awaitable: Awaitable[T]) -> T:
     return await asyncio.wait_for(awaitable, DEADLINE_S)
 
 
-async def collect(layer: Layer, channel: str, count: int) -> list[dict[str, Any]]:
+async def collect(layer: Caller, channel: str, count: int) -> list[dict[str, Any]]:
     """The next `count` messages on `channel`."""
-    return [await soon(layer.receive(channel)) for _ in range(count)]
+    return [await layer.receive(channel) for _ in range(count)]
 
 
-async def assert_nothing_comes(layer: Layer, channel: str) -> None:
-    """Nothing waits on `channel`. That nothing comes takes a time to see: SILENCE_S is twice the polling interval."""
-    try:
-        message = await asyncio.wait_for(layer.receive(channel), SILENCE_S)
-    except asyncio.TimeoutError:
-        return
-    pytest.fail(f"received {message}")
-
-
-class Receivers:
-    """Tasks that wait in receive()."""
-
-    def __init__(self) -> None:
-        self.tasks: list[asyncio.Task[dict[str, Any]]] = []
-
-    async def start(self, layer: Layer, channel: str) -> "asyncio.Task[dict[str, Any]]":
-        """A task that waits in `layer.receive(channel)`; it has come to where it waits."""
-        task = asyncio.create_task(layer.receive(channel))
-        self.tasks.append(task)
-        # A receive() that finds nothing has no other sign of having begun to wait, so give it time to do so.
-        await asyncio.wait([task], timeout=0.05)
-        return task
+async def assert_nothing_comes(layer: Caller, channel: str) -> None:
+    """Nothing waits on `channel`."""
+    assert await layer.find(channel) is None
 
 
 class Clock:

@@ -11,8 +11,11 @@ from channels.generic.websocket import AsyncJsonWebsocketConsumer, WebsocketCons
 from channels.layers import channel_layers
 from channels.testing import ApplicationCommunicator, WebsocketCommunicator
 
-from tests.conformance.backends import Layer
+from tests.conformance.backends import AS_LAYER, only
+from tests.conformance.faces import AsLayer
 from tests.conformance.steps import soon
+
+pytestmark = only(AS_LAYER)
 
 PATIENCE_S = 5.0
 
@@ -64,10 +67,10 @@ class Worker(AsyncConsumer):
 
 
 @pytest.fixture
-def default_layer(subject: Layer) -> Iterator[Layer]:
+def default_layer(subject: AsLayer) -> Iterator[Any]:  # as in `AsLayer`
     """The layer under test in the place of CHANNEL_LAYERS["default"]."""
-    before = channel_layers.set("default", subject)  # type: ignore[arg-type]  # both layers have this base
-    yield subject
+    before = channel_layers.set("default", subject.layer)
+    yield subject.layer
     if before is None:
         del channel_layers.backends["default"]
     else:
@@ -88,7 +91,7 @@ async def left(communicators: list[WebsocketCommunicator]) -> None:
         await communicator.disconnect(timeout=PATIENCE_S)
 
 
-async def test_what_one_consumer_says_reaches_all(default_layer: Layer) -> None:
+async def test_what_one_consumer_says_reaches_all(default_layer: Any) -> None:
     visitors = await joined(Room, 5)
     await visitors[0].send_json_to("hello")
     for visitor in visitors:
@@ -96,7 +99,7 @@ async def test_what_one_consumer_says_reaches_all(default_layer: Layer) -> None:
     await left(visitors)
 
 
-async def test_consumer_groups_attribute_makes_members(default_layer: Layer) -> None:
+async def test_consumer_groups_attribute_makes_members(default_layer: Any) -> None:
     visitors = await joined(Room, 2)
     await default_layer.group_send("everybody", {"type": "room.said", "text": "from outside"})
     for visitor in visitors:
@@ -104,7 +107,7 @@ async def test_consumer_groups_attribute_makes_members(default_layer: Layer) -> 
     await left(visitors)
 
 
-async def test_consumer_is_reached_by_its_channel_name(default_layer: Layer) -> None:
+async def test_consumer_is_reached_by_its_channel_name(default_layer: Any) -> None:
     visitors = await joined(Room, 2)
     await visitors[1].send_json_to("whoami")
     name = await visitors[1].receive_json_from(timeout=PATIENCE_S)
@@ -114,7 +117,7 @@ async def test_consumer_is_reached_by_its_channel_name(default_layer: Layer) -> 
     await left(visitors)
 
 
-async def test_consumer_that_left_misses_nothing_for_the_others(default_layer: Layer) -> None:
+async def test_consumer_that_left_misses_nothing_for_the_others(default_layer: Any) -> None:
     visitors = await joined(Room, 3)
     await left(visitors[:1])
     await visitors[1].send_json_to("still here")
@@ -127,7 +130,7 @@ async def test_consumer_that_left_misses_nothing_for_the_others(default_layer: L
     await left([*visitors[1:], *late])
 
 
-async def test_consumers_get_everything_in_order(default_layer: Layer) -> None:
+async def test_consumers_get_everything_in_order(default_layer: Any) -> None:
     visitors = await joined(Room, 3)
     for number in range(50):
         await visitors[0].send_json_to(number)
@@ -136,7 +139,7 @@ async def test_consumers_get_everything_in_order(default_layer: Layer) -> None:
     await left(visitors)
 
 
-async def test_sync_consumers_share_a_room(default_layer: Layer) -> None:
+async def test_sync_consumers_share_a_room(default_layer: Any) -> None:
     visitors = await joined(SyncRoom, 3)
     await visitors[0].send_to(text_data="hello")
     for visitor in visitors:
@@ -144,7 +147,7 @@ async def test_sync_consumers_share_a_room(default_layer: Layer) -> None:
     await left(visitors)
 
 
-async def test_worker_consumer_gets_what_is_sent_to_its_channel(default_layer: Layer) -> None:
+async def test_worker_consumer_gets_what_is_sent_to_its_channel(default_layer: Any) -> None:
     reply_to = await default_layer.new_channel()
     worker = ApplicationCommunicator(Worker.as_asgi(), {"type": "channel", "channel": "work"})
 

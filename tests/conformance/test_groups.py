@@ -2,11 +2,12 @@
 
 import asyncio
 
-from tests.conformance.backends import Layer
-from tests.conformance.steps import Receivers, assert_nothing_comes, collect, soon
+from tests.conformance.backends import AT_ONCE, only
+from tests.conformance.faces import Caller
+from tests.conformance.steps import assert_nothing_comes, collect, soon
 
 
-async def test_group_send_reaches_every_member(subject: Layer) -> None:
+async def test_group_send_reaches_every_member(subject: Caller) -> None:
     members = [await subject.new_channel() for _ in range(3)] + ["normal-1", "normal-2"]
     for member in members:
         await subject.group_add("group", member)
@@ -16,22 +17,23 @@ async def test_group_send_reaches_every_member(subject: Layer) -> None:
         assert await collect(subject, member, 2) == [{"n": 1}, {"n": 2}]
 
 
-async def test_group_send_reaches_waiting_receivers(subject: Layer, receivers: Receivers) -> None:
+@only(AT_ONCE)
+async def test_group_send_reaches_waiting_receivers(subject: Caller) -> None:
     members = [await subject.new_channel() for _ in range(3)] + ["normal"]
     for member in members:
         await subject.group_add("group", member)
-    waiting = [await receivers.start(subject, member) for member in members]
+    waiting = [await subject.wait_on(member) for member in members]
     await subject.group_send("group", {"n": 1})
     assert await soon(asyncio.gather(*waiting)) == [{"n": 1}] * 4
 
 
-async def test_group_send_to_nobody_is_nothing(subject: Layer) -> None:
+async def test_group_send_to_nobody_is_nothing(subject: Caller) -> None:
     await subject.group_send("group", {"n": 1})
     await subject.group_add("group", "channel")
     await assert_nothing_comes(subject, "channel")
 
 
-async def test_member_added_twice_gets_a_message_once(subject: Layer) -> None:
+async def test_member_added_twice_gets_a_message_once(subject: Caller) -> None:
     members = [await subject.new_channel(), "normal"]
     for member in members * 2:
         await subject.group_add("group", member)
@@ -45,7 +47,7 @@ async def test_member_added_twice_gets_a_message_once(subject: Layer) -> None:
         await assert_nothing_comes(subject, member)
 
 
-async def test_adding_again_does_not_lose_what_was_sent_before(subject: Layer) -> None:
+async def test_adding_again_does_not_lose_what_was_sent_before(subject: Caller) -> None:
     members = [await subject.new_channel(), "normal"]
     for member in members:
         await subject.group_add("group", member)
@@ -55,7 +57,7 @@ async def test_adding_again_does_not_lose_what_was_sent_before(subject: Layer) -
         assert await collect(subject, member, 1) == [{"n": 1}]
 
 
-async def test_discarded_member_gets_nothing_more(subject: Layer) -> None:
+async def test_discarded_member_gets_nothing_more(subject: Caller) -> None:
     leaving, staying = await subject.new_channel(), await subject.new_channel()
     for member in (leaving, staying, "leaving", "staying"):
         await subject.group_add("group", member)
@@ -68,7 +70,7 @@ async def test_discarded_member_gets_nothing_more(subject: Layer) -> None:
         await assert_nothing_comes(subject, member)
 
 
-async def test_discarding_what_is_no_member_is_nothing(subject: Layer) -> None:
+async def test_discarding_what_is_no_member_is_nothing(subject: Caller) -> None:
     specific = await subject.new_channel()
     for _ in range(2):
         await subject.group_discard("no-such-group", "channel")
@@ -80,7 +82,7 @@ async def test_discarding_what_is_no_member_is_nothing(subject: Layer) -> None:
     assert await collect(subject, "channel", 1) == [{"n": 1}]
 
 
-async def test_channel_that_joins_later_does_not_get_earlier_messages(subject: Layer) -> None:
+async def test_channel_that_joins_later_does_not_get_earlier_messages(subject: Caller) -> None:
     early, late = await subject.new_channel(), await subject.new_channel()
     for member in (early, "early"):
         await subject.group_add("group", member)
@@ -95,7 +97,7 @@ async def test_channel_that_joins_later_does_not_get_earlier_messages(subject: L
         await assert_nothing_comes(subject, member)
 
 
-async def test_member_that_left_and_came_back_does_not_get_what_was_sent_between(subject: Layer) -> None:
+async def test_member_that_left_and_came_back_does_not_get_what_was_sent_between(subject: Caller) -> None:
     members = [await subject.new_channel(), "normal"]
     for member in members:
         await subject.group_add("group", member)
@@ -108,7 +110,7 @@ async def test_member_that_left_and_came_back_does_not_get_what_was_sent_between
         assert await collect(subject, member, 1) == [{"n": "after"}]
 
 
-async def test_channel_may_be_in_several_groups(subject: Layer) -> None:
+async def test_channel_may_be_in_several_groups(subject: Caller) -> None:
     members = [await subject.new_channel(), "normal"]
     for group in ("one", "two"):
         for member in members:
@@ -125,7 +127,7 @@ async def test_channel_may_be_in_several_groups(subject: Layer) -> None:
         await assert_nothing_comes(subject, member)
 
 
-async def test_sends_and_broadcasts_arrive_in_the_order_of_their_calls(subject: Layer) -> None:
+async def test_sends_and_broadcasts_arrive_in_the_order_of_their_calls(subject: Caller) -> None:
     members = [await subject.new_channel(), "normal"]
     for member in members:
         await subject.group_add("group", member)
@@ -137,9 +139,10 @@ async def test_sends_and_broadcasts_arrive_in_the_order_of_their_calls(subject: 
         assert [message["n"] for message in await collect(subject, member, 40)] == list(range(40))
 
 
-async def test_group_of_a_thousand(subject: Layer) -> None:
+@only(AT_ONCE)
+async def test_group_of_a_thousand(subject: Caller) -> None:
     members = [await subject.new_channel() for _ in range(1000)]
     for member in members:
         await subject.group_add("group", member)
     await subject.group_send("group", {"n": 1})
-    assert await soon(asyncio.gather(*(subject.receive(member) for member in members))) == [{"n": 1}] * 1000
+    assert await asyncio.gather(*(subject.receive(member) for member in members)) == [{"n": 1}] * 1000

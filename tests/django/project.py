@@ -149,7 +149,7 @@ class Project:
         with (self.folder / "running.log").open("w") as log:
             process = subprocess.Popen(
                 # Channels' own SyncConsumer warns of what it does itself.
-                self.command(*arguments, warnings="error::ResourceWarning"),
+                self.command(*arguments, warnings="default:async_to_sync was passed:UserWarning"),
                 cwd=self.folder,
                 env=self.environment(),
                 stdin=subprocess.DEVNULL,

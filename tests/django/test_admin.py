@@ -21,18 +21,18 @@ from django.core.management import call_command
 from django.db import connections
 from django.test import Client, override_settings
 
-from channels_sqlite import admin, admin_filters, payloads
+from channels_sqlite.admin import filters, pages, payloads
 from channels_sqlite.codec import Codec
+from channels_sqlite.kinds import Kind, State
 from channels_sqlite.layers import SqliteChannelLayer
 from channels_sqlite.models import Membership, Message, Process
+from tests.support import inside
 from tests.support.databases import ChannelDatabase, channel_database, registered
 
 MESSAGES = "/admin/channels_sqlite/message/"
 MEMBERSHIPS = "/admin/channels_sqlite/membership/"
 KEY = "a key of the layer"
 MANY_ROWS = 100_000
-
-Kind, State = Message.Kind, Message.State
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def add_member(**values: Any) -> Membership:
 
 def add_process(client: str, *, cursor: int) -> None:
     Process.objects.using("channels").create(
-        client=client, prefix="asgi", pid=4711, cursor=cursor, held=0, channels=0, started_at=0
+        client=client, prefix="asgi", pid=4711, cursor=cursor, held="{}", channels=0, started_at=0
     )
 
 
@@ -142,12 +142,12 @@ def test_what_layers_of_several_prefixes_sent_is_shown_newest_first(visitor: Cli
 
     asyncio.run(use())
     newest, to_channel, to_group, oldest = rows_of(visitor, MESSAGES)
-    assert re.fullmatch(r"4 elsewhere normal channel waiting \d+ s {'type': 'of.another.prefix'} other", newest)
-    assert re.fullmatch(r"3 jobs normal channel waiting \d+ s {'type': 'to.all'} asgi", to_channel)
-    assert re.fullmatch(r"2 room group sent \d+ s {'type': 'to.all'} asgi", to_group)
-    assert re.fullmatch(r"1 jobs normal channel read \d+ s {'type': 'job.do', 'id': 7} asgi", oldest)
+    assert re.fullmatch(r"4 elsewhere normal channel waiting [\d.]+ s {'type': 'of.another.prefix'} other", newest)
+    assert re.fullmatch(r"3 jobs normal channel waiting [\d.]+ s {'type': 'to.all'} asgi", to_channel)
+    assert re.fullmatch(r"2 room group sent [\d.]+ s {'type': 'to.all'} asgi", to_group)
+    assert re.fullmatch(r"1 jobs normal channel read [\d.]+ s {'type': 'job.do', 'id': 7} asgi", oldest)
     (member,) = rows_of(visitor, MEMBERSHIPS)
-    assert re.fullmatch(r"jobs room normal channel any in 24 h asgi", member)
+    assert re.fullmatch(r"jobs room normal channel any in 24.0 h asgi", member)
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_the_state_says_no_more_than_the_row_and_the_cursor_tell(
     message = add(**row)
     assert f" State: {expected} Sent: " in text_of(visitor, f"{MESSAGES}{message.pk}/change/")
     kind = Kind(row.get("kind", Kind.NORMAL)).label
-    assert re.search(rf" {kind} {expected} \d+ s ", rows_of(visitor, MESSAGES)[0])
+    assert re.search(rf" {kind} {expected} [\d.]+ s ", rows_of(visitor, MESSAGES)[0])
 
 
 def test_a_message_is_shown_in_full_on_its_own_page(visitor: Client) -> None:
@@ -211,7 +211,7 @@ def test_many_and_deep_values_are_cut() -> None:
 
 
 def test_a_message_too_large_to_decode_shows_its_size(visitor: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(admin, "LARGEST_BYTES", 5000)
+    monkeypatch.setattr(pages, "LARGEST_BYTES", 5000)
     message = add(payload=msgpack.packb({"text": "x" * 6000}))
     page = text_of(visitor, f"{MESSAGES}{message.pk}/change/")
     assert "xxx" not in page
@@ -263,8 +263,8 @@ def test_memberships_tell_their_process_and_their_end(visitor: Client) -> None:
     add_member(client="here", channel="specific.here!a", expires_at=time.time() + 9000)
     add_member(client="gone", channel="specific.gone!b", expires_at=time.time() - 300)
     gone, here = rows_of(visitor, MEMBERSHIPS)
-    assert re.fullmatch(r"specific.here!a room process-specific channel pid 4711 in 2 h asgi", here)
-    assert re.fullmatch(r"specific.gone!b room process-specific channel gone 5 min ago asgi", gone)
+    assert re.fullmatch(r"specific.here!a room process-specific channel pid 4711 in 2.5 h asgi", here)
+    assert re.fullmatch(r"specific.gone!b room process-specific channel gone 5.0 min ago asgi", gone)
     add_member(channel="mails")
     assert re.fullmatch(r"mails room normal channel any when discarded asgi", rows_of(visitor, MEMBERSHIPS)[0])
     member = Membership.objects.using("channels").get(channel="mails")
@@ -283,7 +283,7 @@ def test_nothing_can_be_added_changed_or_deleted(visitor: Client, model: str) ->
         assert visitor.post(page, {"post": "yes"}).status_code == 403
     assert visitor.post(f"{folder}{row.pk}/change/", {"prefix": "changed"}).status_code == 403
     visitor.post(folder, {"action": "delete_selected", "_selected_action": [row.pk], "post": "yes"})
-    assert type(row)._default_manager.using("channels").get(pk=row.pk).prefix == "asgi"
+    assert inside.manager_of(row).using("channels").get(pk=row.pk).prefix == "asgi"
     page = page_of(visitor, folder) + page_of(visitor, f"{folder}{row.pk}/change/")
     assert f"{folder}add/" not in page
     assert "/delete/" not in page
@@ -346,7 +346,7 @@ def test_the_newest_message_before_a_moment_is_found_by_halving(
     )
     for moment in range(-1, count + 2):
         expected = [number * number + 5 for number in range(count) if number < moment]
-        found = admin_filters.newest_id_before(rows.all(), moment)
+        found = filters.bisect_newest_id_before(rows.all(), moment)
         assert list(rows.filter(id__lte=found).order_by("id").values_list("id", flat=True)) == expected
 
 
@@ -450,9 +450,9 @@ BOUNDED = re.compile(
 
 
 def test_no_page_looks_at_a_whole_table(visitor: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(admin_filters, "WINDOW_ROWS", 500)
-    monkeypatch.setattr(admin, "WINDOW_ROWS", 500)
-    monkeypatch.setattr(admin_filters, "BUSY_ROWS", 500)
+    monkeypatch.setattr(filters, "WINDOW_ROWS", 500)
+    monkeypatch.setattr(pages, "WINDOW_ROWS", 500)
+    monkeypatch.setattr(filters, "BUSY_ROWS", 500)
     with connections["channels"].cursor() as cursor:
         for statement in (FILL, FILL_MEMBERS):
             cursor.execute(statement.format(rows=MANY_ROWS, now=time.time()))

@@ -1,30 +1,39 @@
 """System checks: each fires for its fault, names the remedy, and is silent otherwise."""
 
 import os
+import re
 import sqlite3
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.core.checks import CheckMessage, run_checks
 from django.core.checks.registry import registry
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management import call_command
+from django.core.management.base import SystemCheckError
+from django.core.management.commands import migrate
 from django.db import connections
 from django.test import override_settings
 from pytest_django import DjangoDbBlocker
 
-from channels_sqlite import checks, filesystems
-from channels_sqlite.checks import check_settings
-from channels_sqlite.database_checks import check_databases, has_wal_reset_bug
-from channels_sqlite.filesystems import Mount, mount_of
+from channels_sqlite.checks import filesystems, ids
+from channels_sqlite.checks.database import check_databases
+from channels_sqlite.checks.filesystems import Mount, mount_of
+from channels_sqlite.checks.settings import check_settings
 from channels_sqlite.layers import SqliteChannelLayer
+from channels_sqlite.storage.database import has_wal_reset_bug
+from channels_sqlite.sync import SyncChannelLayer
 from tests.django.project import Project
-from tests.support.databases import DOCUMENTED_OPTIONS, ChannelDatabase, channel_database, registered
+from tests.support.databases import DOCUMENTED_OPTIONS, ChannelDatabase, channel_database, fresh_file, registered
 
 OURS = "channels_sqlite.layers.SqliteChannelLayer"
 ROUTER = "channels_sqlite.db_routers.ChannelsRouter"
@@ -135,7 +144,7 @@ def only(messages: list[CheckMessage], check_id: str) -> CheckMessage:
     return message
 
 
-def database_messages(alias: str = "channels", *, but: str = checks.WAL_RESET_BUG) -> list[CheckMessage]:
+def database_messages(alias: str = "channels", *, but: str = ids.WAL_RESET_BUG) -> list[CheckMessage]:
     """What the checks of the database say, without what depends on this machine's SQLite."""
     return [message for message in check_databases(databases=[alias]) if message.id != but]
 
@@ -149,7 +158,7 @@ def test_both_are_registered_and_the_database_is_left_alone_unless_asked_for(add
     ours = "channels_sqlite."
     assert [message for message in run_checks() if str(message.id).startswith(ours)] == []
     found = [message.id for message in run_checks(databases=["channels"]) if str(message.id).startswith(ours)]
-    assert found == [checks.NOT_MIGRATED]
+    assert found == [ids.NOT_MIGRATED]
 
 
 def test_only_the_databases_asked_for_are_looked_at(add_database: AddDatabase) -> None:
@@ -204,7 +213,7 @@ def test_a_test_database_in_memory_is_in_order(add_database: AddDatabase) -> Non
 @nothing_opened
 def test_a_backend_of_ours_that_does_not_exist_is_named() -> None:
     wrong = "channels_sqlite.layer.SqliteChannelLayer"
-    message = only(settings_messages(CHANNEL_LAYERS=layers({}, backend=wrong)), checks.BACKEND_MISSING)
+    message = only(settings_messages(CHANNEL_LAYERS=layers({}, backend=wrong)), ids.BACKEND_MISSING)
     assert repr(wrong) in message.msg
     assert OURS in str(message.hint)
 
@@ -226,7 +235,7 @@ def test_a_backend_of_ours_that_does_not_exist_is_named() -> None:
     ],
 )
 def test_an_unknown_option_is_named_with_what_it_is_here(option: str, said: str) -> None:
-    message = only(settings_messages(CHANNEL_LAYERS=layers({option: [SECRET]})), checks.UNKNOWN_OPTION)
+    message = only(settings_messages(CHANNEL_LAYERS=layers({option: [SECRET]})), ids.UNKNOWN_OPTION)
     assert repr(option) in message.msg
     assert said in str(message.hint)
     assert message.obj == "CHANNEL_LAYERS['layer-0']"
@@ -245,7 +254,7 @@ def test_options_that_channels_redis_has_too_are_taken(option: str) -> None:
     [("capacity", 0, "to a whole number of messages"), ("polling_interval", -1, "seconds"), ("prefix", "", "string")],
 )
 def test_an_impossible_value_is_named_with_what_is_possible(option: str, value: object, said: str) -> None:
-    message = only(settings_messages(CHANNEL_LAYERS=layers({option: value})), checks.IMPOSSIBLE_VALUE)
+    message = only(settings_messages(CHANNEL_LAYERS=layers({option: value})), ids.IMPOSSIBLE_VALUE)
     assert f"{option!r} is {value!r}" in message.msg
     assert said in str(message.hint)
 
@@ -258,10 +267,10 @@ def test_every_fault_of_every_layer_is_a_message_of_its_own_and_keys_are_not_sho
         )
     )
     assert [(message.id, message.obj) for message in messages] == [
-        (checks.UNKNOWN_OPTION, "CHANNEL_LAYERS['layer-0']"),
-        (checks.IMPOSSIBLE_VALUE, "CHANNEL_LAYERS['layer-0']"),
-        (checks.IMPOSSIBLE_VALUE, "CHANNEL_LAYERS['layer-0']"),
-        (checks.IMPOSSIBLE_VALUE, "CHANNEL_LAYERS['layer-1']"),
+        (ids.UNKNOWN_OPTION, "CHANNEL_LAYERS['layer-0']"),
+        (ids.IMPOSSIBLE_VALUE, "CHANNEL_LAYERS['layer-0']"),
+        (ids.IMPOSSIBLE_VALUE, "CHANNEL_LAYERS['layer-0']"),
+        (ids.IMPOSSIBLE_VALUE, "CHANNEL_LAYERS['layer-1']"),
     ]
     assert SECRET not in "".join(map(str, messages))
 
@@ -269,7 +278,7 @@ def test_every_fault_of_every_layer_is_a_message_of_its_own_and_keys_are_not_sho
 @nothing_opened
 def test_a_subclass_of_our_layer_is_checked_too() -> None:
     backend = f"{__name__}.Subclass"
-    only(settings_messages(CHANNEL_LAYERS=layers({"hosts": []}, backend=backend)), checks.UNKNOWN_OPTION)
+    only(settings_messages(CHANNEL_LAYERS=layers({"hosts": []}, backend=backend)), ids.UNKNOWN_OPTION)
 
 
 @nothing_opened
@@ -277,14 +286,14 @@ def test_encryption_without_its_package_is_named(monkeypatch: pytest.MonkeyPatch
     configured = layers({"symmetric_encryption_keys": [SECRET]})
     assert settings_messages(CHANNEL_LAYERS=configured) == []
     monkeypatch.setitem(sys.modules, "cryptography.fernet", None)
-    message = only(settings_messages(CHANNEL_LAYERS=configured), checks.NO_ENCRYPTION)
+    message = only(settings_messages(CHANNEL_LAYERS=configured), ids.NO_ENCRYPTION)
     assert "pip install" in str(message.hint)
     assert SECRET not in str(message)
 
 
 @nothing_opened
 def test_two_layers_in_one_place_are_named_and_prefixes_keep_them_apart() -> None:
-    message = only(settings_messages(CHANNEL_LAYERS=layers({}, {"capacity": 5})), checks.SAME_PLACE)
+    message = only(settings_messages(CHANNEL_LAYERS=layers({}, {"capacity": 5})), ids.SAME_PLACE)
     assert message.obj == "CHANNEL_LAYERS['layer-1']"
     assert "CHANNEL_LAYERS['layer-0']" in message.msg
     assert settings_messages(CHANNEL_LAYERS=layers({}, {"prefix": "b"})) == []
@@ -295,7 +304,7 @@ def test_two_layers_in_one_place_are_named_and_prefixes_keep_them_apart() -> Non
 
 @nothing_opened
 def test_a_missing_alias_is_named() -> None:
-    message = only(settings_messages(CHANNEL_LAYERS=layers({"database": "messages"})), checks.ALIAS_MISSING)
+    message = only(settings_messages(CHANNEL_LAYERS=layers({"database": "messages"})), ids.ALIAS_MISSING)
     assert "'messages'" in message.msg
     assert "'default', 'channels'" in message.msg
     assert message.obj == "CHANNEL_LAYERS['layer-0']"
@@ -305,7 +314,7 @@ def test_a_missing_alias_is_named() -> None:
 @pytest.mark.parametrize("engine", ["django.db.backends.postgresql", "django.db.backends.dummy", "no.such.engine"])
 def test_another_engine_is_named(add_database: AddDatabase, engine: str) -> None:
     add_database("channels", ENGINE=engine)
-    message = only(settings_messages(), checks.NOT_SQLITE)
+    message = only(settings_messages(), ids.NOT_SQLITE)
     assert engine in message.msg
     assert SQLITE in str(message.hint)
     assert check_databases(databases=["channels"]) == []
@@ -314,14 +323,14 @@ def test_another_engine_is_named(add_database: AddDatabase, engine: str) -> None
 @pytest.mark.parametrize("name", [":memory:", "", "file:shared?mode=memory&cache=shared"])
 def test_a_database_in_memory_is_named(add_database: AddDatabase, name: str) -> None:
     add_database("channels", NAME=name)
-    message = only(settings_messages(), checks.IN_MEMORY)
+    message = only(settings_messages(), ids.IN_MEMORY)
     assert repr(name) in message.msg
     assert "path" in str(message.hint)
 
 
 def test_an_sqlite_that_is_too_old_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 34, 1))
-    message = only(settings_messages(), checks.SQLITE_TOO_OLD)
+    message = only(settings_messages(), ids.SQLITE_TOO_OLD)
     assert "3.35.0" in message.msg
     monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 35, 0))
     assert settings_messages() == []
@@ -329,7 +338,7 @@ def test_an_sqlite_that_is_too_old_is_named(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_the_default_database_is_warned_about() -> None:
     message = only(
-        settings_messages(CHANNEL_LAYERS=layers({"database": "default"}), DATABASE_ROUTERS=[]), checks.DEFAULT_USED
+        settings_messages(CHANNEL_LAYERS=layers({"database": "default"}), DATABASE_ROUTERS=[]), ids.DEFAULT_USED
     )
     assert message.obj == "DATABASES['default']"
 
@@ -337,7 +346,7 @@ def test_the_default_database_is_warned_about() -> None:
 @pytest.mark.parametrize("key", ["init_command", "transaction_mode", "timeout"])
 def test_options_beside_options_are_named(add_database: AddDatabase, key: str) -> None:
     add_database("channels", **{key: DOCUMENTED_OPTIONS[key]})
-    message = only(settings_messages(), checks.OPTIONS_MISPLACED)
+    message = only(settings_messages(), ids.OPTIONS_MISPLACED)
     assert repr(key) in message.msg
     assert "DATABASES['channels'][\"OPTIONS\"]" in str(message.hint)
 
@@ -356,13 +365,13 @@ def test_databases_of_others_may_be_anything(add_database: AddDatabase) -> None:
 
 
 def test_a_missing_router_is_named() -> None:
-    message = only(settings_messages(DATABASE_ROUTERS=[]), checks.ROUTER_MISSING)
+    message = only(settings_messages(DATABASE_ROUTERS=[]), ids.ROUTER_MISSING)
     assert ROUTER in str(message.hint)
 
 
 def test_the_default_database_alone_needs_no_router() -> None:
     found = settings_messages(CHANNEL_LAYERS=layers({"database": "default"}), DATABASE_ROUTERS=[])
-    assert checks.ROUTER_MISSING not in {message.id for message in found}
+    assert ids.ROUTER_MISSING not in {message.id for message in found}
 
 
 @pytest.mark.parametrize(
@@ -375,7 +384,7 @@ def test_the_default_database_alone_needs_no_router() -> None:
 )
 def test_a_router_that_answers_for_ours_is_named_unless_it_comes_later(router: type, said: str) -> None:
     path = f"{__name__}.{router.__name__}"
-    message = only(settings_messages(DATABASE_ROUTERS=[path, ROUTER]), checks.ROUTER_HIDDEN)
+    message = only(settings_messages(DATABASE_ROUTERS=[path, ROUTER]), ids.ROUTER_HIDDEN)
     assert path in message.msg
     assert said in message.msg
     assert settings_messages(DATABASE_ROUTERS=[ROUTER, path]) == []
@@ -448,7 +457,7 @@ def test_the_locks_of_this_process_survive_a_check(database: ChannelDatabase) ->
 
 def test_a_missing_file_is_named_and_not_made(add_database: AddDatabase, tmp_path: Path) -> None:
     add_database("channels")
-    message = only(database_messages(), checks.NOT_MIGRATED)
+    message = only(database_messages(), ids.NOT_MIGRATED)
     assert "does not exist" in message.msg
     assert message.hint == 'Run "python manage.py migrate --database=channels".'
     assert not (tmp_path / "channels.sqlite3").exists()
@@ -456,14 +465,14 @@ def test_a_missing_file_is_named_and_not_made(add_database: AddDatabase, tmp_pat
 
 def test_a_missing_file_of_a_uri_is_not_made_either(add_database: AddDatabase, tmp_path: Path) -> None:
     add_database("channels", NAME=f"file:{tmp_path}/a%20b.sqlite3?mode=rwc")
-    message = only(database_messages(), checks.NOT_MIGRATED)
+    message = only(database_messages(), ids.NOT_MIGRATED)
     assert "a b.sqlite3" in message.msg
     assert not (tmp_path / "a b.sqlite3").exists()
 
 
 def test_a_missing_folder_is_named(add_database: AddDatabase, tmp_path: Path) -> None:
     add_database("channels", NAME=tmp_path / "var" / "channels.sqlite3")
-    message = only(database_messages(), checks.NOT_WRITABLE)
+    message = only(database_messages(), ids.NOT_WRITABLE)
     assert str(tmp_path / "var") in message.msg
     assert f"mkdir -p {tmp_path / 'var'}" in str(message.hint)
 
@@ -480,7 +489,7 @@ def test_what_this_user_may_not_write_is_named(public_folder: Path, what: str) -
             if path.exists():
                 path.chmod((0o555 if path is home else 0o444) if what == name else (0o777 if path is home else 0o666))
         with without_rights():
-            message = only(check_databases(databases=["channels"]), checks.NOT_WRITABLE)
+            message = only(check_databases(databases=["channels"]), ids.NOT_WRITABLE)
         home.chmod(0o755)
         assert repr(str({"folder": home, "file": database.path, "-wal": wal}[what])) in message.msg
         assert "permission" in str(message.hint)
@@ -492,7 +501,7 @@ def test_a_wake_up_folder_that_cannot_be_used_is_named(database: ChannelDatabase
     assert database_messages() == []
     folder.rmdir()
     folder.write_text("in the way")
-    message = only(database_messages(), checks.WAKE_FOLDER_ELSEWHERE)
+    message = only(database_messages(), ids.WAKE_FOLDER_ELSEWHERE)
     assert repr(str(folder)) in message.msg
     assert "it is no folder" in message.msg
 
@@ -502,9 +511,9 @@ def test_no_wake_up_folder_at_all_is_an_error(
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     Path(f"{database.path}.wake").write_text("in the way")
-    only(database_messages(), checks.WAKE_FOLDER_ELSEWHERE)
+    only(database_messages(), ids.WAKE_FOLDER_ELSEWHERE)
     (tmp_path / f"channels_sqlite-{os.geteuid()}").write_text("in the way too")
-    message = only(database_messages(), checks.NO_WAKE_FOLDER)
+    message = only(database_messages(), ids.NO_WAKE_FOLDER)
     assert message.msg.count("it is no folder") == 2
 
 
@@ -512,7 +521,7 @@ def test_no_wake_up_folder_at_all_is_an_error(
 def test_a_network_file_system_is_named(database: ChannelDatabase, local_disk: Path, kind: str) -> None:
     point = os.path.realpath(database.path.parent)
     local_disk.write_text(f"{LOCAL_DISK}99 22 0:50 / {point} rw shared:1 - {kind} server:/export rw\n")
-    message = only(database_messages(), checks.NETWORK_FILE_SYSTEM)
+    message = only(database_messages(), ids.NETWORK_FILE_SYSTEM)
     assert kind in message.msg
     assert repr(point) in message.msg
 
@@ -548,7 +557,7 @@ def test_the_mount_of_a_path_is_the_deepest_and_the_latest() -> None:
 def test_missing_tables_are_named(add_database: AddDatabase, tmp_path: Path) -> None:
     add_database("channels", OPTIONS=DOCUMENTED_OPTIONS)
     (tmp_path / "channels.sqlite3").touch()
-    message = only(database_messages(), checks.NOT_MIGRATED)
+    message = only(database_messages(), ids.NOT_MIGRATED)
     assert "0001_initial" in message.msg
     assert message.hint == 'Run "python manage.py migrate --database=channels".'
 
@@ -556,14 +565,14 @@ def test_missing_tables_are_named(add_database: AddDatabase, tmp_path: Path) -> 
 def test_tables_that_are_gone_though_migrated_are_named(database: ChannelDatabase) -> None:
     with closing(sqlite3.connect(database.path)) as connection:
         connection.execute("DROP TABLE channels_sqlite_listener")
-    message = only(database_messages(), checks.NOT_MIGRATED)
+    message = only(database_messages(), ids.NOT_MIGRATED)
     assert "channels_sqlite_listener" in message.msg
     assert "zero --fake" in str(message.hint)
 
 
 def test_a_file_that_is_no_database_is_named(database: ChannelDatabase) -> None:
     database.path.write_bytes(b"no database" * 1000)
-    message = only(database_messages(), checks.UNUSABLE_DATABASE)
+    message = only(database_messages(), ids.UNUSABLE_DATABASE)
     assert repr(str(database.path)) in message.msg
     assert "is damaged or is no SQLite database" in str(message.hint)
     assert connections["channels"].connection is None
@@ -572,12 +581,12 @@ def test_a_file_that_is_no_database_is_named(database: ChannelDatabase) -> None:
 @pytest.mark.parametrize("options", [{"init_command": "PRAGMA nonsense("}, {"transaction_mode": "SOMETIMES"}])
 def test_options_that_django_or_sqlite_refuse_are_named(tmp_path: Path, options: Mapping[str, object]) -> None:
     with channel_database(tmp_path, options=options):
-        only(database_messages(), checks.UNUSABLE_DATABASE)
+        only(database_messages(), ids.UNUSABLE_DATABASE)
 
 
 def test_a_journal_mode_of_the_users_own_is_warned_about(tmp_path: Path) -> None:
     with channel_database(tmp_path, options={"init_command": "PRAGMA journal_mode = TRUNCATE"}):
-        message = only(database_messages(), checks.NOT_WAL)
+        message = only(database_messages(), ids.NOT_WAL)
     assert "'truncate'" in message.msg
 
 
@@ -585,7 +594,7 @@ def test_a_database_that_no_layer_has_opened_yet_is_mentioned(tmp_path: Path) ->
     with channel_database(tmp_path, options={}) as database:
         with closing(sqlite3.connect(database.path)) as connection:
             connection.execute("PRAGMA journal_mode=DELETE")
-        message = only(database_messages(), checks.NOT_WAL_YET)
+        message = only(database_messages(), ids.NOT_WAL_YET)
         assert message.level < 30
         with closing(sqlite3.connect(database.path)) as connection:
             connection.execute("PRAGMA journal_mode=WAL")
@@ -612,17 +621,44 @@ def test_an_sqlite_with_the_wal_reset_bug_is_mentioned(
     assert has_wal_reset_bug(version) is affected
     monkeypatch.setattr(sqlite3, "sqlite_version_info", version)
     found = [message.id for message in check_databases(databases=["channels"])]
-    assert found == ([checks.WAL_RESET_BUG] if affected else [])
+    assert found == ([ids.WAL_RESET_BUG] if affected else [])
 
 
+class OwnMigrate(migrate.Command):
+    """What a project might make of the command."""
+
+
+@pytest.mark.parametrize("command", ["migrate", OwnMigrate()], ids=["migrate", "a subclass"])
 def test_migrate_hears_of_what_would_stop_it_alone(
-    add_database: AddDatabase, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    add_database: AddDatabase, tmp_path: Path, command: str | OwnMigrate
 ) -> None:
-    add_database("channels")
-    monkeypatch.setattr(sys, "argv", ["manage.py", "migrate", "--database=channels"])
-    assert check_databases(databases=["channels"]) == []
+    def run_migrate() -> str:
+        told = StringIO()
+        with override_settings(DATABASE_ROUTERS=[ROUTER]):
+            call_command(command, "channels_sqlite", database="channels", skip_checks=False, verbosity=0, stderr=told)
+        return told.getvalue()
+
+    add_database("channels", OPTIONS={"init_command": "PRAGMA journal_mode = TRUNCATE"})
+    only(database_messages(), ids.NOT_MIGRATED)
+    assert "channels_sqlite.W" not in run_migrate()
+    only(database_messages(), ids.NOT_WAL)
+    assert "channels_sqlite.W" not in run_migrate()
     add_database("channels", NAME=tmp_path / "var" / "channels.sqlite3")
-    only(check_databases(databases=["channels"]), checks.NOT_WRITABLE)
+    with pytest.raises(SystemCheckError, match=ids.NOT_WRITABLE):
+        run_migrate()
+
+
+def test_a_migrate_in_another_thread_keeps_nothing_from_being_said(add_database: AddDatabase) -> None:
+    add_database("channels")
+    seen: list[CheckMessage] = []
+
+    class Migrate(migrate.Command):
+        def handle(self, *args: object, **options: object) -> None:
+            with ThreadPoolExecutor(1) as executor:
+                seen.extend(executor.submit(database_messages).result())
+
+    call_command(Migrate())
+    only(seen, ids.NOT_MIGRATED)
 
 
 # As a user sees them
@@ -642,6 +678,67 @@ def test_manage_py_names_faults_and_migrate_is_not_held_up(project: Project) -> 
     assert "DATABASES['channels']: (channels_sqlite.W004)" in printed
     assert "DATABASES['channels']: (channels_sqlite.W006)" in printed
     project.settings('CHANNEL_LAYERS["default"]["CONFIG"].pop("hosts"); DATABASES["channels"].pop("timeout")\n')
-    assert "channels_sqlite." not in project.manage("migrate", "--database=channels").replace(
-        "channels_sqlite.0001", ""
-    )
+    assert not re.search(r"channels_sqlite\.(?!\d{4}_)", project.manage("migrate", "--database=channels"))
+
+
+# Pragmas with which no layer works
+
+REFUSED = {
+    "PRAGMA query_only=1": "query_only",
+    "PRAGMA journal_mode=WAL; pragma main.query_only (ON);": "query_only",
+    "PRAGMA query_only = 'yes'": "query_only",
+    "PRAGMA locking_mode=EXCLUSIVE": "locking_mode",
+    "PRAGMA locking_mode = exclusive; PRAGMA journal_mode=WAL": "locking_mode",
+    "PRAGMA locking_mode /* for speed */ = 'EXCLUSIVE'": "locking_mode",
+}
+TAKEN = [
+    "PRAGMA query_only=0",
+    "PRAGMA query_only=1; PRAGMA query_only=OFF",
+    "PRAGMA locking_mode=NORMAL",
+    "-- PRAGMA query_only=1\nPRAGMA synchronous=NORMAL",
+    "/* PRAGMA locking_mode=EXCLUSIVE */",
+]
+
+
+@pytest.mark.parametrize("init_command", REFUSED)
+def test_a_pragma_that_keeps_connections_from_working_is_named_by_the_check_and_at_first_use(
+    add_database: AddDatabase, init_command: str
+) -> None:
+    add_database("channels", OPTIONS={"init_command": init_command})
+    fresh_file(Path(connections.settings["channels"]["NAME"]).parent)
+    message = only(settings_messages(), ids.PRAGMA_REFUSED)
+    assert check_databases(databases=["channels"]) == []
+    with pytest.raises(ImproperlyConfigured) as raised, closing(SyncChannelLayer(SqliteChannelLayer())) as layer:
+        layer.send("jobs", {"type": "x"})
+    for text in (message.msg, str(raised.value)):
+        assert f"PRAGMA {REFUSED[init_command]}" in text
+        assert 'DATABASES[\'channels\']["OPTIONS"]["init_command"]' in text
+    assert "Remove that pragma" in str(message.hint)
+    assert "remove that pragma" in str(raised.value)
+
+
+@pytest.mark.parametrize("init_command", TAKEN)
+def test_a_pragma_with_another_value_is_in_order(add_database: AddDatabase, init_command: str) -> None:
+    add_database("channels", OPTIONS={"init_command": init_command})
+    fresh_file(Path(connections.settings["channels"]["NAME"]).parent)
+    assert settings_messages() == []
+    with closing(SyncChannelLayer(SqliteChannelLayer())) as layer:
+        layer.send("jobs", {"type": "x"})
+
+
+class QueryOnly(sqlite3.Connection):
+    """A connection with which no setting shows that it cannot write."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.execute("PRAGMA query_only=1")
+
+
+def test_an_open_connection_is_asked_as_well(add_database: AddDatabase) -> None:
+    add_database("channels", OPTIONS={"factory": QueryOnly})
+    fresh_file(Path(connections.settings["channels"]["NAME"]).parent)
+    with (
+        pytest.raises(ImproperlyConfigured, match="PRAGMA query_only"),
+        closing(SyncChannelLayer(SqliteChannelLayer())) as layer,
+    ):
+        layer.send("jobs", {"type": "x"})

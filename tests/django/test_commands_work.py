@@ -19,10 +19,12 @@ from django.core.management import CommandError, call_command
 from django.test import override_settings
 from pytest_django import DjangoDbBlocker
 
-from channels_sqlite import maintenance
+from channels_sqlite.kinds import Kind
 from channels_sqlite.layers import SqliteChannelLayer
-from channels_sqlite.presence import machine_id
-from channels_sqlite.store import Kind, ProcessRow, Store
+from channels_sqlite.management import maintenance
+from channels_sqlite.processes.liveness import machine_id
+from channels_sqlite.storage.readers import ProcessRow
+from channels_sqlite.storage.store import Store
 from tests.support.databases import DOCUMENTED_OPTIONS, ChannelDatabase, channel_database
 from tests.support.layers import LayerFactory
 
@@ -115,7 +117,7 @@ def test_trim_ends_expired_memberships_and_what_the_dead_left(database: ChannelD
         store = Store(connection, "asgi")
         for channel, expires_at in (("old", time.time() - 1), ("new", time.time() + 60)):
             store.join("room", "", channel, joined_id=0, expires_at=expires_at, now=0)
-        store.register(ProcessRow("dead", GONE_PID, machine_id(), "", 0, 0, 0), 0)
+        store.register(ProcessRow("dead", GONE_PID, machine_id(), "", 0, "{}", 0), 0)
         store.join("room", "dead", "specific.dead!x", joined_id=0, expires_at=None, now=0)
         store.insert(
             Kind.SPECIFIC, "specific.dead!", b"x", local="x", client="dead", created_at=time.time(), expires_at=2**40

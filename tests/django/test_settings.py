@@ -1,5 +1,8 @@
 """The documented settings in a project of its own: every line works as written."""
 
+import sqlite3
+from contextlib import closing
+
 import pytest
 
 from tests.django.project import BARE, ROUND_TRIP, ROUND_TRIP_OUTPUT, Project
@@ -61,7 +64,7 @@ def test_what_the_user_sets_in_options_wins(project: Project) -> None:
     project.migrated()
     printed = project.shell(
         """
-        from channels_sqlite.connections import Connections
+        from channels_sqlite.storage.connections import Connections
 
         opened = Connections("channels", "asgi")
         print(opened.busy_timeout_s)
@@ -142,6 +145,21 @@ def test_migrations_can_be_undone_and_done_again(project: Project) -> None:
     assert project.tables("channels.sqlite3") == {"django_migrations"}
     project.manage("migrate", "--database=channels")
     assert ROUND_TRIP_OUTPUT in project.shell(ROUND_TRIP)
+
+
+def test_what_processes_hold_is_counted_anew_after_the_migration(project: Project) -> None:
+    project.migrated()
+    for migration, held in (("0001", 0), ("0002", "{}")):
+        with closing(sqlite3.connect(project.folder / "channels.sqlite3")) as connection, connection:
+            connection.execute("DELETE FROM channels_sqlite_process")
+            connection.execute(
+                "INSERT INTO channels_sqlite_process "
+                "(client, prefix, pid, machine, address, cursor, held, channels, started_at) "
+                "VALUES ('c', 'asgi', 1, '', '', 0, ?, 0, 0)",
+                ['{"a.c!": 3}' if migration == "0001" else 7],
+            )
+        project.manage("migrate", "--database=channels", "channels_sqlite", migration)
+        assert project.query("channels.sqlite3", "SELECT held FROM channels_sqlite_process") == [(held,)]
 
 
 # Other routers and databases

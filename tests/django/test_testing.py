@@ -20,10 +20,12 @@ from django.test import SimpleTestCase, override_settings
 from pytest_django.plugin import DjangoDbBlocker
 
 import channels_sqlite
-from channels_sqlite import get_sync_channel_layer, isolation, testing
+from channels_sqlite import get_sync_channel_layer
 from channels_sqlite.exceptions import ChannelDatabaseError
 from channels_sqlite.layers import SqliteChannelLayer
-from channels_sqlite.testing import IsolatedChannelLayersMixin, isolated_channel_layers, lossy
+from channels_sqlite.storage import isolation
+from channels_sqlite.testing import IsolatedChannelLayersMixin, isolated_channel_layers, lossy, rooms
+from channels_sqlite.testing import isolated as isolating
 from tests.faults.support import count_messages, receive
 from tests.support.databases import ROOT, ChannelDatabase, channel_database, migrated_template
 from tests.support.layers import LayerFactory
@@ -72,7 +74,7 @@ async def test_every_way_to_the_layer_sees_the_private_database(isolated: None) 
 def test_a_test_sees_nothing_of_the_one_before() -> None:
     seen = []
     for _ in range(2):
-        with testing.isolated():
+        with isolating.isolated():
             layer = get_sync_channel_layer()
             seen.append(isolation.database_of("channels"))
             assert layer.group_count("room") == 0
@@ -89,7 +91,7 @@ def test_what_was_opened_before_the_test_is_not_part_of_it(database: ChannelData
     outside = get_sync_channel_layer()
     outside.group_add("room", outside.new_channel())
     outside.send("jobs", {"n": 1})
-    with testing.isolated():
+    with isolating.isolated():
         assert outside.group_count("room") == 0
         outside.send("jobs", {"n": 2})
         assert outside.receive("jobs", timeout=10) == {"n": 2}
@@ -100,7 +102,7 @@ def test_what_was_opened_before_the_test_is_not_part_of_it(database: ChannelData
 
 def test_a_block_within_a_block_changes_nothing(isolated: None) -> None:
     get_sync_channel_layer().send("jobs", {"n": 1})
-    with testing.isolated():
+    with isolating.isolated():
         assert get_sync_channel_layer().receive("jobs", timeout=10) == {"n": 1}
         get_sync_channel_layer().send("jobs", {"n": 2})
     assert get_sync_channel_layer().receive("jobs", timeout=10) == {"n": 2}
@@ -121,7 +123,7 @@ async def test_layers_of_overridden_settings_are_isolated_too(isolated: None) ->
 def test_a_transaction_on_the_alias_does_not_matter(
     database: ChannelDatabase, django_db_blocker: DjangoDbBlocker
 ) -> None:
-    with django_db_blocker.unblock(), testing.isolated(), transaction.atomic(using="channels"):
+    with django_db_blocker.unblock(), isolating.isolated(), transaction.atomic(using="channels"):
         with connections["channels"].cursor() as cursor:
             cursor.execute("DELETE FROM channels_sqlite_message")  # now it holds the write lock
         get_sync_channel_layer().send("jobs", {"n": 1})
@@ -160,7 +162,7 @@ def test_the_layers_are_closed_and_open_again_in_the_next_test() -> None:
     own = SqliteChannelLayer()  # not in CHANNEL_LAYERS
     names = []
     for _ in range(2):
-        with testing.isolated():
+        with isolating.isolated():
             names.append(async_to_sync(own.new_channel)())
             get_sync_channel_layer().new_channel()
     assert names[0].partition("!")[0] != names[1].partition("!")[0]
@@ -170,17 +172,17 @@ def test_the_layers_are_closed_and_open_again_in_the_next_test() -> None:
 @pytest.mark.parametrize("modules", [{}, {"channels_sqlite": None}], ids=["migrations", "no migrations"])
 def test_the_template_is_what_migrate_makes(modules: dict[str, None], tmp_path: Path) -> None:
     with override_settings(MIGRATION_MODULES=modules, CHANNEL_LAYERS={}):
-        made = testing.template.__wrapped__()
+        made = rooms.template.__wrapped__()
     file = tmp_path / "template.sqlite3"
     file.write_bytes(made)
     assert schema(file) == schema(migrated_template()) != []
     with closing(sqlite3.connect(file)) as connection:
         applied = connection.execute("SELECT app, name FROM django_migrations").fetchall()
-    assert applied == [("channels_sqlite", "0001_initial")]
+    assert applied == [("channels_sqlite", "0001_initial"), ("channels_sqlite", "0002_held_by_queue")]
 
 
 async def test_the_template_is_made_on_a_running_event_loop() -> None:
-    assert testing.template.__wrapped__().startswith(b"SQLite format 3")
+    assert rooms.template.__wrapped__().startswith(b"SQLite format 3")
 
 
 def test_several_processes_may_make_a_database_at_once(isolated: None) -> None:
@@ -297,7 +299,7 @@ async def test_a_transaction_that_keeps_the_layer_out_is_explained(no_leaks: Non
 
 async def lost(seed: int, share: float = 0.3, count: int = 60) -> tuple[list[int], list[list[int]]]:
     """What a normal channel and two members of a group receive of `count` messages each."""
-    with testing.isolated(), lossy(share, seed) as losses:
+    with isolating.isolated(), lossy(share, seed) as losses:
         layer = channels_sqlite.get_channel_layer()
         members = [await layer.new_channel() for _ in range(2)]
         for member in members:

@@ -6,9 +6,10 @@ from typing import Any
 
 from channels.layers import channel_layers
 
-from channels_sqlite import get_sync_channel_layer, lookup
+from channels_sqlite import get_sync_channel_layer
 from tests.facade.threads import DEADLINE_S, until_waiting
 from tests.processes.forking import fork, wait_for
+from tests.support import inside
 from tests.support.child import Parent
 
 
@@ -99,7 +100,7 @@ def fork_after_use(parent: Parent) -> None:
         get_sync_channel_layer().send("jobs", {"n": 2})  # of a layer made here
 
     parent.say(own)
-    with facade._lock, lookup._making.lock:  # as other threads may just then
+    with inside.making_of_layers():  # as other threads may just then
         pid = fork(child)
     parent.say(wait_for(pid))
     waiting.join(DEADLINE_S)

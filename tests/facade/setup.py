@@ -47,7 +47,7 @@ def facade_over(database: ChannelDatabase, **config: object) -> Iterator[SyncCha
 
 def facade_in(parent: Parent) -> SyncChannelLayer:
     """The facade in a process that a test started, with the CONFIG that the test gave."""
-    settings.CHANNEL_LAYERS = channel_layers(parent.database.alias, **parent._job["config"])
+    settings.CHANNEL_LAYERS = channel_layers(parent.database.alias, **parent.job["config"])
     return get_sync_channel_layer()
 
 

@@ -10,7 +10,8 @@ from asgiref.sync import async_to_sync, sync_to_async
 from django.core.exceptions import SynchronousOnlyOperation
 
 from channels_sqlite import Channel, Group, SyncChannelLayer
-from tests.facade.backends import REDIS, only_ours
+from tests.conformance.backends import OURS, REDIS
+from tests.facade.configure import only_ours
 from tests.facade.steps import let_go
 from tests.facade.threads import DEADLINE_S, own_layer
 
@@ -42,10 +43,10 @@ ADVICE = {
 
 def test_every_public_method_is_in_the_list() -> None:
     public = {name for name, _ in inspect.getmembers(SyncChannelLayer, inspect.isfunction) if not name.startswith("_")}
-    assert public - {"fork_locks", "after_fork_in_child"} == set(ARGUMENTS)
+    assert public == set(ARGUMENTS)
 
 
-@pytest.mark.parametrize("backend", [pytest.param(REDIS, id="redis"), *only_ours.args[1]], indirect=True)
+@pytest.mark.parametrize("backend", [REDIS, OURS], indirect=True)
 async def test_facade_refuses_where_it_would_block_a_loop(facade: SyncChannelLayer) -> None:
     for method, arguments in ARGUMENTS.items():
         with pytest.raises(SynchronousOnlyOperation) as caught:

@@ -16,9 +16,6 @@ from channels_sqlite.layers import SqliteChannelLayer
 SYNC_ALONE = {"send_on_commit", "group_send_on_commit", "listen"}
 """Transactions belong to threads, and a coroutine that listens is a loop around `await receive()`."""
 
-ABOUT_FORKS = {"fork_locks", "after_fork_in_child"}
-"""For `channels_sqlite.forks`, in both classes."""
-
 MORE_PARAMETERS = {"receive": ["timeout"]}
 """A coroutine is given its time by asyncio.wait_for()."""
 
@@ -31,8 +28,10 @@ HANDLES_SYNC_ALONE = {"send_on_commit"}
 
 
 def methods(kind: type, wanted: Callable[[object], bool]) -> dict[str, Callable[..., Any]]:
-    """The public methods that a class itself defines."""
-    return {name: method for name, method in vars(kind).items() if not name.startswith("_") and wanted(method)}
+    """The public methods that this package defines for a class."""
+    ours = [one for one in kind.__mro__ if one.__module__.startswith("channels_sqlite")]
+    defined = {name: method for one in reversed(ours) for name, method in vars(one).items()}
+    return {name: method for name, method in defined.items() if not name.startswith("_") and wanted(method)}
 
 
 def is_async(thing: object) -> bool:
@@ -44,8 +43,7 @@ def async_face() -> dict[str, Callable[..., Any]]:
 
 
 def sync_face() -> dict[str, Callable[..., Any]]:
-    found = methods(SyncChannelLayer, inspect.isfunction)
-    return {name: method for name, method in found.items() if name not in ABOUT_FORKS}
+    return methods(SyncChannelLayer, inspect.isfunction)
 
 
 def parameters(method: Callable[..., Any]) -> list[inspect.Parameter]:

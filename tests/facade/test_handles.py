@@ -8,8 +8,9 @@ from channels.exceptions import ChannelFull
 from django.core.exceptions import ImproperlyConfigured
 
 from channels_sqlite import Channel, Group, SyncChannelLayer
-from tests.facade.backends import Configure, only_ours
-from tests.facade.differences import Difference, differs
+from channels_sqlite.layers import engine_of
+from tests.conformance.differences import Difference, differs
+from tests.facade.configure import Configure, only_ours
 from tests.facade.steps import assert_nothing_comes, collect, let_go
 from tests.facade.threads import DEADLINE_S, Threads, own_layer, until_waiting
 from tests.support.waiting import aeventually
@@ -81,7 +82,7 @@ async def test_alisten_ends_when_the_layer_is_closed(facade: SyncChannelLayer) -
     listening = asyncio.ensure_future(listen())
     layer = own_layer(facade)
     await aeventually(
-        lambda: layer.here().watches.of(asyncio.get_running_loop()).waiting, DEADLINE_S, what="it waits for another"
+        lambda: engine_of(layer).watches.of(asyncio.get_running_loop()).waiting, DEADLINE_S, what="it waits for another"
     )
     await layer.close()
     assert await asyncio.wait_for(listening, DEADLINE_S) == [{"id": 1}]

@@ -10,7 +10,8 @@ from django.test import override_settings
 
 import channels_sqlite.sync
 from channels_sqlite import SyncChannelLayer, get_channel_layer, get_sync_channel_layer
-from tests.facade.backends import IN_MEMORY, Configure, only_ours
+from tests.conformance.backends import BACKENDS, IN_MEMORY
+from tests.facade.configure import Configure, only_ours
 from tests.facade.steps import collect
 from tests.facade.threads import DEADLINE_S, Threads
 
@@ -49,7 +50,7 @@ def test_both_faces_have_one_layer(facade: SyncChannelLayer) -> None:
 
 def test_new_object_when_the_settings_change(configure: Configure) -> None:
     before = configure()
-    with override_settings(CHANNEL_LAYERS={"default": {"BACKEND": IN_MEMORY}}):
+    with override_settings(CHANNEL_LAYERS={"default": {"BACKEND": BACKENDS[IN_MEMORY]}}):
         inside = get_sync_channel_layer()
         assert inside is not before
         assert isinstance(inside.layer, InMemoryChannelLayer)

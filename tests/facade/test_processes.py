@@ -6,8 +6,8 @@ import signal
 import pytest
 
 from channels_sqlite import SyncChannelLayer
-from tests.facade.backends import only_ours
 from tests.facade.children import be_interrupted, fork_after_use
+from tests.facade.configure import only_ours
 from tests.support.databases import ChannelDatabase
 from tests.support.processes import ProcessFactory
 

@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 
 from channels_sqlite import SyncChannelLayer
-from channels_sqlite.layers import SqliteChannelLayer
-from tests.facade.backends import Configure, only_ours
+from channels_sqlite.layers import SqliteChannelLayer, engine_of
 from tests.facade.children import send_when_told
+from tests.facade.configure import Configure, only_ours
 from tests.facade.steps import assert_nothing_comes, collect
 from tests.facade.threads import DEADLINE_S, Threads, own_layer, until_waiting
+from tests.support import inside
 from tests.support.databases import ChannelDatabase
 from tests.support.layers import LayerFactory
 from tests.support.processes import ProcessFactory
@@ -171,7 +172,7 @@ def test_another_thread_takes_over_when_the_one_that_watches_leaves(
     """One waiting thread watches the wake-up socket for all. Each of these leaves in its own way."""
     facade = configure(polling_interval=NEVER_S)
     stranger = make_layer()  # whose messages come through the socket
-    watch = own_layer(facade).here().threads
+    watch = engine_of(own_layer(facade)).watches.threads
 
     times_out = threads.start(facade.receive, "leaves", timeout=0.3)
     until_waiting(facade)
@@ -185,11 +186,11 @@ def test_another_thread_takes_over_when_the_one_that_watches_leaves(
         asyncio.run(stranger.send(channel, {"to": channel}))
         assert waiting.result(DEADLINE_S) == {"to": channel}
     until_waiting(facade, 3)
-    eventually(watch._watching.locked, DEADLINE_S, what="somebody watches")
+    eventually(lambda: inside.is_watched(watch), DEADLINE_S, what="somebody watches")
     for number in range(3):
         asyncio.run(stranger.send(f"stays-{number}", {"n": number}))
         assert stays[number].result(DEADLINE_S) == {"n": number}
-    eventually(lambda: not watch._watching.locked(), DEADLINE_S, what="nobody watches, as nobody waits")
+    eventually(lambda: not inside.is_watched(watch), DEADLINE_S, what="nobody watches, as nobody waits")
 
 
 def test_nothing_is_opened_per_call(facade: SyncChannelLayer, threads: Threads) -> None:

@@ -29,6 +29,7 @@ from tests.facade.setup import (
     is_empty,
     until_heard_of,
 )
+from tests.facade.threads import own_layer
 from tests.faults.support import write_lock
 from tests.processes.evidence import query
 from tests.support.databases import DOCUMENTED_OPTIONS, ChannelDatabase, channel_database
@@ -369,6 +370,26 @@ def test_other_threads_send_when_the_transaction_has_ended(own: ChannelDatabase)
             sent = in_thread(lambda: layer.send("jobs", message(2)))
         sent()
         assert numbers(layer, "jobs") == [0, 1, 2]
+
+
+def test_a_refused_send_counts_once_its_transaction_commits(own: ChannelDatabase) -> None:
+    with facade_over(own, capacity=1) as layer:
+        layer.send("jobs", {"n": 0})
+        counters = own_layer(layer)
+
+        def refuse() -> None:
+            with pytest.raises(ChannelFull):
+                layer.send("jobs", {"n": 1})
+
+        with rolled_back(own.alias):
+            refuse()
+        assert counters.counters.refused == 0
+        with transaction.atomic(using=own.alias):
+            refuse()
+            assert counters.counters.refused == 0
+        assert counters.counters.refused == 1
+        refuse()
+        assert counters.counters.refused == 2
 
 
 def test_a_full_channel_leaves_the_transaction_usable(own: ChannelDatabase) -> None:

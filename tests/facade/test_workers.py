@@ -8,6 +8,7 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from channels_sqlite.sync import SyncChannelLayer
 from tests.facade.setup import DEADLINE_S, NEVER_S, facade_over, in_thread, is_empty, until_heard_of
 from tests.facade.workers import run_worker, run_worker_often, share_work, time_waking
 from tests.faults.support import replace, write_lock
-from tests.processes.evidence import read_journal
+from tests.processes.evidence import read_journal, wake_folder
 from tests.processes.herd import start_herd
 from tests.support.databases import ChannelDatabase, channel_database
 from tests.support.layers import LayerFactory
@@ -28,6 +29,7 @@ from tests.support.waiting import aeventually, eventually
 SLEEP_S = 3.0
 SLEEP_CPU_S = 0.05
 WAKE_S = 0.5
+SIGNALLED_S = 5.0
 
 
 @pytest.fixture
@@ -42,7 +44,7 @@ def job(number: int, *remarks: str) -> dict[str, object]:
 
 
 def signal_to(worker: ChildProcess, number: signal.Signals) -> None:
-    worker._signal(number)
+    worker.signal(number)
 
 
 # Signals
@@ -253,6 +255,48 @@ def test_a_worker_waits_while_the_database_is_locked_for_longer_than_the_time_ou
         assert following() == job(2)
     assert [record.levelno for record in caplog.records if "receiving" in record.getMessage()] != []
     assert not [record for record in caplog.records if record.levelno > logging.ERROR]
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("begun", [True, False], ids=["claiming", "beginning"])
+def test_a_signal_ends_a_worker_soon_while_the_database_is_locked(
+    begun: bool, database: ChannelDatabase, start_process: ProcessFactory
+) -> None:
+    """The time-out of the database is 20 s here."""
+    with facade_over(database) as layer:
+        layer.send("jobs", job(0))
+        layer.send("jobs", job(1, "wait"))
+        with write_lock(database.path) if not begun else nullcontext():
+            before = len(wake_folder(database))
+            worker = start_process(run_worker, database=database, channels=["jobs"])
+            if begun:
+                assert worker.hear(DEADLINE_S) == ["began", 0]
+                assert worker.hear(DEADLINE_S) == ["done", 0]
+                assert worker.hear(DEADLINE_S) == ["began", 1]
+            else:
+                eventually(lambda: len(wake_folder(database)) > before, DEADLINE_S)
+            with write_lock(database.path) if begun else nullcontext():
+                if begun:
+                    worker.say("go on")
+                    assert worker.hear(DEADLINE_S) == ["done", 1]
+                signal_to(worker, signal.SIGTERM)
+                started = time.monotonic()
+                assert worker.hear(DEADLINE_S) == ["ended", True]
+                worker.wait()
+                assert time.monotonic() - started < SIGNALLED_S
+
+
+def test_a_receive_ends_with_its_own_time_out_while_the_database_is_locked(database: ChannelDatabase) -> None:
+    with facade_over(database) as layer:
+        layer.send("jobs", job(0))
+        with pytest.raises(TimeoutError):
+            layer.receive("other", timeout=0)
+        with write_lock(database.path):
+            started = time.monotonic()
+            with pytest.raises(TimeoutError):
+                layer.receive("jobs", timeout=0.3)
+            assert time.monotonic() - started < SIGNALLED_S
+        assert layer.receive("jobs", timeout=DEADLINE_S) == job(0)
 
 
 def test_a_worker_that_cannot_use_the_database_from_the_start_is_told(no_leaks: None, tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ from concurrent.futures import Future
 from typing import ParamSpec, TypeVar
 
 from channels_sqlite import SyncChannelLayer
-from channels_sqlite.layers import SqliteChannelLayer
+from channels_sqlite.layers import SqliteChannelLayer, engine_of
+from tests.support import inside
 from tests.support.waiting import eventually
 
 __all__ = ["DEADLINE_S", "Threads", "own_layer", "until_waiting"]
@@ -55,5 +56,5 @@ def own_layer(facade: SyncChannelLayer) -> SqliteChannelLayer:
 
 def until_waiting(facade: SyncChannelLayer, count: int = 1) -> None:
     """Wait until so many threads sleep in `receive()` or `listen()` of our layer. Nothing public tells."""
-    watch = own_layer(facade).here().threads
-    eventually(lambda: len(watch._sleepers) >= count, DEADLINE_S, what=f"{count} threads wait")
+    watch = engine_of(own_layer(facade)).watches.threads
+    eventually(lambda: inside.sleepers(watch) >= count, DEADLINE_S, what=f"{count} threads wait")

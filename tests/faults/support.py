@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from channels_sqlite.exceptions import ChannelDatabaseError
-from channels_sqlite.layers import SqliteChannelLayer
+from channels_sqlite.layers import SqliteChannelLayer, engine_of
+from tests.support import inside
 from tests.support.databases import fresh_file
 from tests.support.waiting import aeventually
 
@@ -156,10 +157,8 @@ class Patient:
         await aeventually(self._waits)
 
     def _waits(self) -> bool:
-        process = self._layer._process
-        return (
-            process is not None and process.inbox.unread().channels == 1 and "work" in process.inbox.claims.listening()
-        )
+        inbox = engine_of(self._layer).inbox
+        return inbox.boxes.unread().channels == 1 and "work" in inbox.claims.listening()
 
     async def assert_served(self, sender: SqliteChannelLayer) -> None:
         """Fail unless both receivers still wait, and get what is sent now to the group and to `work`."""
@@ -199,10 +198,8 @@ async def housekeep(layer: SqliteChannelLayer) -> None:
 
     Nothing is done while another layer is at it, so that what must have happened is waited for where there are several.
     """
-    process = layer._process
-    if process is None or process._housekeeping is None:
-        raise LookupError("the layer is not open")
-    await process._in_background(process._housekeeping.run)
+    process = engine_of(layer)
+    await inside.background(process).acall(inside.housekeeping(process).run)
 
 
 def files_of(path: Path) -> list[Path]:

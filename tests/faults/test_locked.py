@@ -20,8 +20,10 @@ from tests.faults.support import (
     refusals,
     write_lock,
 )
+from tests.processes.children import send_while_suspended
 from tests.support.databases import ChannelDatabase, channel_database
 from tests.support.layers import LayerFactory
+from tests.support.processes import ProcessFactory
 
 pytestmark = pytest.mark.faults
 
@@ -200,3 +202,22 @@ async def test_what_the_connection_ends_up_with_is_the_time_out(
             assert patience_s * 0.9 <= time.monotonic() - started < patience_s + NOTICED_S / 2
             assert f"{patience_s} s" in text
         await layer.close()
+
+
+@pytest.mark.processes
+async def test_time_in_which_a_process_was_suspended_does_not_count(
+    tmp_path: Path, start_process: ProcessFactory
+) -> None:
+    with channel_database(tmp_path, alias="patient", options={"timeout": 1.5}) as database:
+        sender = start_process(send_while_suspended, database=database)
+        assert await sender.ahear() == "ready"
+        with write_lock(database.path):
+            sender.say("send")
+            assert await sender.ahear() == "tries"
+            sender.suspend()
+            await asyncio.sleep(2)  # longer than the time-out
+            sender.resume()
+            sender.say("go on")
+            assert await sender.ahear() == "tried again"
+        assert await sender.ahear() == "sent"
+        sender.wait()

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from channels_sqlite.layers import SqliteChannelLayer
+from channels_sqlite.layers import SqliteChannelLayer, engine_of
 from tests.faults.support import Clock, count_messages, housekeep, receive_numbers
 from tests.support.databases import ChannelDatabase
 from tests.support.layers import LayerFactory
@@ -168,11 +168,10 @@ async def test_rows_go_in_transactions_of_the_batch_size(
 ) -> None:
     layer = make_layer(expiry=50, message_retention=retention, trim_batch_size=7, capacity=1000)
     await send_some(layer, 100)
-    process = layer._process
-    assert process is not None
-    assert process._connections is not None
+    process = engine_of(layer)
+    assert process.database.connections is not None
     statements: list[str] = []
-    process._connections.patient.raw.set_trace_callback(statements.append)
+    process.database.connections.patient.raw.set_trace_callback(statements.append)
     clock.shift_s += 200
     await aeventually(lambda: count_messages(database.path) == 0)
     counts = deletions_per_transaction(statements)

@@ -9,8 +9,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from channels_sqlite.layers import SqliteChannelLayer
+from channels_sqlite.layers import SqliteChannelLayer, engine_of
 from tests.faults.support import next_is_marker, receive_numbers
+from tests.support import inside
 from tests.support.child import Parent
 from tests.support.databases import ChannelDatabase
 from tests.support.layers import LayerFactory
@@ -60,6 +61,8 @@ async def serving(layer: SqliteChannelLayer) -> AsyncIterator[Sockets]:
     await sockets.open()
     tasks = [asyncio.create_task(sockets.serve(channel)) for channel in sockets.got]
     try:
+        inbox = engine_of(layer).inbox
+        await aeventually(lambda: inbox.boxes.waiting_channels == len(tasks), DEADLINE_S)
         yield sockets
     finally:
         for task in tasks:
@@ -140,8 +143,7 @@ async def test_sending_from_another_process_never_finds_healthy_sockets_full(
 
 
 def _published(layer: SqliteChannelLayer) -> int:
-    process = layer._process
-    return 0 if process is None else process.inbox._published.channels
+    return inside.published_channels(engine_of(layer))
 
 
 # The log

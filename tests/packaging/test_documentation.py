@@ -15,19 +15,21 @@ import pytest
 from django.core.management import BaseCommand, call_command, load_command_class
 from django.test import override_settings
 
-from channels_sqlite import Channel, Group, SyncChannelLayer, checks
-from channels_sqlite.configured import LayerEntry
+from channels_sqlite import Channel, Group, SyncChannelLayer
+from channels_sqlite.channel_layers import LayerEntry
+from channels_sqlite.checks import ids
 from channels_sqlite.counters import Counters
 from channels_sqlite.layers import SqliteChannelLayer
 from channels_sqlite.management import commands
 from channels_sqlite.management.commands import channels_status
+from channels_sqlite.management.status import ChannelStatus, GroupStatus, LayerStatus, ProcessStatus
 from channels_sqlite.options import Options
-from channels_sqlite.status import ChannelStatus, GroupStatus, LayerStatus, ProcessStatus
 from tests.benchmarks.__main__ import _parser as benchmark_parser
 from tests.benchmarks.scenarios import SCENARIOS
 from tests.django.project import DOCUMENTED
 from tests.packaging.ids import IDS
 from tests.packaging.readme import README, blocks, section, sections, table
+from tests.support import inside
 
 COMMANDS = sorted(info.name for info in pkgutil.iter_modules(commands.__path__))
 ROOT = README.parent
@@ -122,7 +124,7 @@ def test_the_settings_of_the_quickstart_are_those_that_the_other_tests_use() -> 
 
 
 def test_ids_are_used_once() -> None:
-    constants = [value for value in vars(checks).values() if isinstance(value, str) and value in IDS]
+    constants = [value for value in vars(ids).values() if isinstance(value, str) and value in IDS]
     assert len(IDS) == len(set(constants)) == len(constants) >= 20
 
 
@@ -145,9 +147,9 @@ def test_every_command_and_each_of_its_own_options_is_described(name: str) -> No
     command = load_command_class("channels_sqlite", name)
     assert inspect.getdoc(command)
     parser = command.create_parser("manage.py", name)
-    djangos = BaseCommand().create_parser("manage.py", name)._actions
-    django_options = {option for action in djangos for option in action.option_strings}
-    for action in parser._actions:
+    djangos = BaseCommand().create_parser("manage.py", name)
+    django_options = {option for action in inside.actions(djangos) for option in action.option_strings}
+    for action in inside.actions(parser):
         for option in set(action.option_strings) - django_options:
             assert f"`{option}" in text or f" {option}" in text, option
 
@@ -156,7 +158,7 @@ def test_options_that_the_readme_gives_to_commands_exist() -> None:
     known = {"--help", "--json"}
     for name in COMMANDS:
         parser = load_command_class("channels_sqlite", name).create_parser("manage.py", name)
-        known |= {option for action in parser._actions for option in action.option_strings}
+        known |= {option for action in inside.actions(parser) for option in action.option_strings}
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", section("Commands"))) <= known
 
 
@@ -216,9 +218,8 @@ def test_the_table_of_counters_has_every_counter_in_order() -> None:
 )
 def test_every_method_is_described(owner: type, title: str) -> None:
     methods = [name for name, value in vars(owner).items() if inspect.isfunction(value) and not name.startswith("_")]
-    internal = {"fork_locks", "after_fork_in_child"}
     rows = "\n".join(" ".join(row) for row in table(title))
-    assert [name for name in methods if name not in internal and not re.search(rf"`{name}\b", rows)] == []
+    assert [name for name in methods if not re.search(rf"`{name}\b", rows)] == []
 
 
 @pytest.mark.parametrize(
@@ -247,6 +248,19 @@ def test_every_module_is_in_the_table_of_files() -> None:
     assert set(cells) == actual
 
 
+def test_a_message_can_be_followed_through_the_files() -> None:
+    drawn = re.findall(
+        r"^(?:sender|receiver)? +([a-z_/]+\.py)(?:, ([a-z_/]+\.py))?(?:: (\w+))?  ",
+        section("How it works"),
+        re.MULTILINE,
+    )
+    assert len(drawn) >= 10
+    for file, other, name in drawn:
+        for path in filter(None, (file, other)):
+            text = (ROOT / "channels_sqlite" / path).read_text(encoding="utf-8")
+            assert not name or re.search(rf"def {name}\(", text), f"{path} has no {name}()"
+
+
 # Blocks of code
 
 DRAWING = "a drawing"
@@ -254,6 +268,7 @@ INSTALLING = "`python -m tests` installs the wheel instead"
 
 EXERCISED = {
     "consumer.send ─►": DRAWING,
+    "sender    layers.py": DRAWING,
     "pip install channels_sqlite": INSTALLING,
     "INSTALLED_APPS = [...": "new_project: followed",
     "python manage.py migrate": "new_project: followed",

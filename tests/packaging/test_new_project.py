@@ -29,7 +29,7 @@ pytestmark = pytest.mark.processes
 
 DEADLINE_S = 30.0
 MACHINE_DEPENDENT = {"channels_sqlite.I001", "channels_sqlite.W008"}  # its SQLite, its disk
-NOT_BY_SETTINGS = {*MACHINE_DEPENDENT, "channels_sqlite.E006"}
+NOT_BY_SETTINGS = {*MACHINE_DEPENDENT, "channels_sqlite.E006", "channels_sqlite.W010"}
 
 
 def quickstart(language: str) -> list[str]:
@@ -169,6 +169,7 @@ SLIPS = [
         """,
         with_database=True,
     ),
+    Slip("channels_sqlite.E012", f'{CHANNELS}["OPTIONS"]["init_command"] = "PRAGMA query_only=1"'),
     Slip("channels_sqlite.W001", f'{CONFIG}["database"] = "default"'),
     Slip("channels_sqlite.W002", "DATABASE_ROUTERS = []"),
     Slip("channels_sqlite.W003", 'DATABASE_ROUTERS = ["mysite.routers.Greedy", *DATABASE_ROUTERS]'),
@@ -212,7 +213,7 @@ ROUTERS = """
 MANAGE_MANY = """
     import json, os, runpy, sys
 
-    import channels.layers, channels_sqlite.database_checks, channels_sqlite.sync, cryptography.fernet
+    import channels.layers, channels_sqlite.checks.database, channels_sqlite.sync, cryptography.fernet
     import django.contrib.admin.apps, django.contrib.auth.apps, django.contrib.staticfiles.finders
     import django.core.management.commands.check, django.db.backends.sqlite3.base, django.forms, django.views.debug
 

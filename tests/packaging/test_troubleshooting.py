@@ -1,7 +1,9 @@
 """Every error text and log line that the README's table of troubles quotes is what the code says when it happens."""
 
 import asyncio
+import errno
 import gc
+import os
 import re
 import sqlite3
 import warnings
@@ -15,16 +17,20 @@ import pytest
 from channels.exceptions import ChannelFull
 from cryptography.fernet import Fernet
 from django.core.exceptions import ImproperlyConfigured, SynchronousOnlyOperation
-from django.db import OperationalError, transaction
+from django.db import OperationalError, connections, transaction
 from pytest_django import DjangoDbBlocker
 
-from channels_sqlite import isolation
+from channels_sqlite.concurrency.reentry import exclusive
 from channels_sqlite.exceptions import ChannelDatabaseError, LayerClosedError
-from channels_sqlite.layers import SqliteChannelLayer
+from channels_sqlite.layers import SqliteChannelLayer, engine_of
 from channels_sqlite.models import Message
+from channels_sqlite.processes.meeting_place import folder_beside
+from channels_sqlite.reports import Reports
+from channels_sqlite.storage import isolation
 from channels_sqlite.sync import SyncChannelLayer
-from tests.faults.support import set_clock
+from tests.faults.support import query, set_clock
 from tests.packaging.readme import table
+from tests.support import inside
 from tests.support.databases import ChannelDatabase, channel_database, fresh_file
 from tests.support.waiting import aeventually, eventually
 
@@ -114,9 +120,40 @@ def missing_table_of_a_model(scene: Scene) -> str:
 
 
 def no_rights(scene: Scene) -> str:
-    options = {"init_command": "PRAGMA query_only=1"}  # holds for root as well
-    with channel_database(scene.folder, alias="readonly", options=options), facade(database="readonly") as layer:
+    with pytest.MonkeyPatch.context() as patch, facade() as layer:
+        # Holds for root as well.
+        patch.setitem(connections.settings["channels"], "NAME", f"file:{scene.database.path}?mode=ro")
         return said(ChannelDatabaseError, layer.send, "jobs", {})
+
+
+def refused_pragma(scene: Scene) -> str:
+    options = {"init_command": "PRAGMA query_only=1"}
+    with channel_database(scene.folder, alias="readonly", options=options), facade(database="readonly") as layer:
+        return said(ImproperlyConfigured, layer.send, "jobs", {})
+
+
+def call_at_startup(scene: Scene) -> str:
+    scene.database.path.unlink()
+    with pytest.MonkeyPatch.context() as patch, facade() as layer:
+        patch.setattr("channels_sqlite.storage.errors.code_at_startup", lambda: "shop.apps.ShopConfig.ready()")
+        return said(ChannelDatabaseError, layer.send, "jobs", {})
+
+
+def no_descriptor(scene: Scene) -> str:
+    def refuse(*arguments: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with pytest.MonkeyPatch.context() as patch, facade() as layer:
+        patch.setattr("channels_sqlite.processes.meeting_place.MeetingPlace.make_sure", refuse)
+        return said(ChannelDatabaseError, layer.send, "jobs", {})
+
+
+def unusable_side_file(scene: Scene) -> str:
+    """As if root had left a lock file; root itself may open any."""
+    (folder_beside(str(scene.database.path)) / "housekeeping.lock").mkdir(parents=True)
+    with facade() as layer:
+        layer.new_channel()
+        return scene.told("cannot be used by")
 
 
 def damaged(scene: Scene) -> str:
@@ -186,8 +223,8 @@ def deferred_transaction(scene: Scene) -> str:
 
 def no_wake_up(scene: Scene) -> str:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("channels_sqlite.presence.why_unusable", lambda folder: "it is no folder")
-        patch.setattr("channels_sqlite.wakeup.LONGEST_SOCKET_PATH_BYTES", 0)
+        patch.setattr("channels_sqlite.processes.meeting_place.why_unusable", lambda folder: "it is no folder")
+        patch.setattr("channels_sqlite.waking.wake_socket.LONGEST_SOCKET_PATH_BYTES", 0)
         patch.setenv("TMPDIR", str(scene.folder / ("x" * 120)))
         patch.setattr("tempfile.tempdir", None)
         (scene.folder / ("x" * 120)).mkdir()
@@ -229,6 +266,24 @@ def stalled_member(scene: Scene) -> str:
             await asyncio.gather(*waiting, return_exceptions=True)
 
     asyncio.run(stall())
+    return scene.log.text
+
+
+def dead_consumer(scene: Scene) -> str:
+    async def die() -> None:
+        layer = SqliteChannelLayer(expiry=0.2)
+        channel = await layer.new_channel()
+        await layer.group_add("room", channel)
+        receiving = asyncio.create_task(layer.receive(channel))
+        await aeventually(lambda: engine_of(layer).inbox.boxes.unread().channels, DEADLINE_S)
+        receiving.cancel()
+        await layer.group_send("room", {})
+        try:
+            await aeventually(lambda: "abandoned" in scene.log.text, DEADLINE_S)
+        finally:
+            await layer.close()
+
+    asyncio.run(die())
     return scene.log.text
 
 
@@ -303,6 +358,53 @@ def closed_while_waiting(scene: Scene) -> str:
     return asyncio.run(close())
 
 
+def at_the_end(scene: Scene) -> str:
+    """As on an event loop when no thread can be started: the job is done there, where nothing can be opened."""
+
+    async def send() -> str:
+        layer = SqliteChannelLayer()
+        inside.end_threads(engine_of(layer))
+        try:
+            await layer.send("jobs", {})
+        except LayerClosedError as error:
+            return str(error)
+        return ""
+
+    return asyncio.run(send())
+
+
+def call_in_a_call(scene: Scene) -> str:
+    with facade() as layer, exclusive:
+        return said(RuntimeError, layer.send, "jobs", {})
+
+
+def emptied_tables(scene: Scene) -> str:
+    async def receive() -> str:
+        layer = SqliteChannelLayer()
+        try:
+            await layer.new_channel()
+            query(scene.database.path, "DELETE FROM channels_sqlite_process")
+            waiting = asyncio.create_task(layer.receive("jobs"))
+            await aeventually(lambda: "registering again" in scene.log.text, DEADLINE_S)
+            await layer.send("jobs", {})
+            await waiting
+        finally:
+            await layer.close()
+        return scene.log.text
+
+    return asyncio.run(receive())
+
+
+def lost_at_closing(scene: Scene) -> str:
+    Reports().lost("jobs", 3, LayerClosedError("the database stayed locked"))
+    return scene.log.text
+
+
+def held_up(scene: Scene) -> str:
+    Reports().held_up(4711, 3.0, 70_000_000)
+    return scene.log.text
+
+
 # Tests
 
 
@@ -331,14 +433,24 @@ PROVOKED: dict[str, Callable[[Scene], str]] = {
     "holds 100 of 100 unread messages": full_channel,
     "members here were full and missed a message": full_member,
     "messages were dropped since the last line": stalled_member,
+    "channels abandoned by their consumers were taken out of their groups": dead_consumer,
     "as group_expiry": ended_membership,
     "cannot receive on": receiving_elsewhere,
     "is not serializable": unserialisable,
     "of the sync facade was called in a thread whose event loop is running": sync_call_on_a_loop,
     "was never awaited": forgotten_await,
     "the channel layer was closed": closed_while_waiting,
+    "the interpreter is ending": at_the_end,
+    "while another call of it is under way in this very thread": call_in_a_call,
+    "was gone; registering again": emptied_tables,
+    "closing lost": lost_at_closing,
+    "no checkpoint for": held_up,
     "message rows that are no messages were skipped": rows_under_another_key,
     "this process may not write it": no_rights,
+    "sets PRAGMA query_only": refused_pragma,
+    "so that migrate cannot run either": call_at_startup,
+    "no file descriptor left": no_descriptor,
+    "cannot be used by this process's user": unusable_side_file,
     "is full; free some space": full,
     "the file is damaged or is no SQLite database": damaged,
     "the database was replaced or removed while in use": replaced,

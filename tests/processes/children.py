@@ -4,20 +4,24 @@ import asyncio
 import dataclasses
 import os
 import signal
-import socket
 import sqlite3
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from channels.exceptions import ChannelFull
 
+from channels_sqlite.exceptions import ChannelDatabaseError
 from channels_sqlite.layers import SqliteChannelLayer
-from channels_sqlite.store import Store
+from channels_sqlite.storage.store import Store
+from channels_sqlite.sync import SyncChannelLayer
+from channels_sqlite.waking.sender import Sender
 from tests.processes.evidence import Journal, numbered
 from tests.support.child import Parent
 from tests.support.databases import registered
+from tests.support.waiting import eventually
 
 
 async def receive_into(layer: SqliteChannelLayer, channel: str, journal: Journal) -> None:
@@ -96,6 +100,35 @@ def hold_write_lock(parent: Parent) -> None:
     connection.close()
 
 
+def send_while_suspended(parent: Parent) -> None:
+    """Send while the lock is taken; once told to, say when the lock was tried for again, and what became of it."""
+    layer = parent.make_layer()
+    facade = SyncChannelLayer(layer)
+    facade.send("work", {"type": "warm-up"})
+    parent.say("ready")
+    parent.hear()
+
+    def send() -> None:
+        try:
+            facade.send("work", {"type": "t"})
+        except ChannelDatabaseError as error:
+            parent.say(str(error))
+        else:
+            parent.say("sent")
+
+    thread = threading.Thread(target=send)
+    before = layer.counters.retried
+    thread.start()
+    eventually(lambda: layer.counters.retried > before)
+    parent.say("tries")
+    parent.hear()
+    before = layer.counters.retried
+    eventually(lambda: layer.counters.retried > before or not thread.is_alive())
+    parent.say("tried again")
+    thread.join()
+    facade.close()
+
+
 async def cancel(tasks: list["asyncio.Task[None]"]) -> None:
     """End tasks and wait until they have ended."""
     for task in tasks:
@@ -144,6 +177,24 @@ async def serve_by_polling(parent: Parent) -> None:
     await cancel(tasks)
 
 
+async def stay_member(parent: Parent, *, normal: str) -> None:
+    """Be in the group `room`, and tell of what comes on the own channel and on a normal one."""
+    layer = parent.make_layer()
+    own = await layer.new_channel()
+
+    async def tell(kind: str, channel: str) -> None:
+        while True:
+            parent.say([kind, (await layer.receive(channel))["n"]])
+
+    tasks = [asyncio.create_task(tell("own", own)), asyncio.create_task(tell("normal", normal))]
+    await layer.group_add("room", own)
+    parent.say(own)
+    try:
+        await parent.ahear()
+    except EOFError:
+        await cancel(tasks)
+
+
 async def die_before_waking(parent: Parent, *, kind: str, channel: str) -> None:
     """Send one message, and die between its commit and its wake-up."""
 
@@ -153,7 +204,7 @@ async def die_before_waking(parent: Parent, *, kind: str, channel: str) -> None:
 
     layer = parent.make_layer()
     await layer.group_count("room")
-    setattr(socket.socket, "sendto", die)  # noqa: B010  # mypy would have it a type error
+    setattr(Sender, "wake", die)  # noqa: B010  # mypy would have it a type error
     if kind == "group":
         await layer.group_send("room", {"type": "last words"})
     else:
@@ -284,3 +335,18 @@ async def wait_on_channels(parent: Parent, *, channels: int, waiting: int, journ
     finally:
         await cancel(tasks)
         out.close()
+
+
+async def hold_beside_each_other(parent: Parent) -> None:
+    """Have channels in two queues, read what comes for them, and receive it only when told to."""
+    layer = parent.make_layer()
+    names = [await layer.new_channel("http.response"), await layer.new_channel()]
+    waiting = asyncio.create_task(layer.receive(await layer.new_channel("idle")))
+    parent.say(names)
+    try:
+        await parent.ahear()
+        parent.say([(await layer.receive(names[0]))["number"] for _ in range(2)])
+        await parent.ahear()
+    finally:
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)

@@ -12,6 +12,8 @@ from typing import Any
 
 from channels_sqlite.layers import SqliteChannelLayer
 from tests.support.databases import ChannelDatabase
+from tests.support.processes import ChildProcess
+from tests.support.waiting import eventually
 
 SETTLE_DEADLINE_S = 20.0
 """For what takes milliseconds on a free machine, and may take seconds on a loaded one."""
@@ -73,6 +75,23 @@ def wake_folder(database: ChannelDatabase) -> list[str]:
 def newest_message(database: ChannelDatabase) -> int:
     """The id of the message that was sent last."""
     return int(query(database, "SELECT max(id) FROM channels_sqlite_message")[0][0])
+
+
+def suspend_without_the_lock(child: ChildProcess, database: ChannelDatabase) -> None:
+    """Suspend a process when it does not hold the write lock, with which it would keep everybody from writing."""
+
+    def suspended() -> bool:
+        child.suspend()
+        try:
+            with closing(sqlite3.connect(database.path, isolation_level=None, timeout=0.2)) as connection:
+                connection.execute("BEGIN IMMEDIATE")
+                connection.execute("ROLLBACK")
+        except sqlite3.OperationalError:
+            child.resume()
+            return False
+        return True
+
+    eventually(suspended, SETTLE_DEADLINE_S)
 
 
 def traces_of(database: ChannelDatabase, client: str, read_up_to: int = 0) -> list[str]:

@@ -32,7 +32,7 @@ class WorkerParent(Parent):
     """What a worker knows about the test: what it says goes out under its number."""
 
     def __init__(self, parent: Parent, number: int) -> None:
-        super().__init__(parent._job, parent._to_test)
+        super().__init__(parent.job, parent.to_test)
         self._number = number
 
     def say(self, value: object) -> None:

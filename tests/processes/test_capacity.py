@@ -1,12 +1,13 @@
 """Capacity is exact, however many processes send at the same moment."""
 
+import json
 import signal
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.processes.children import send_until_full, wait_on_channels
+from tests.processes.children import hold_beside_each_other, send_until_full, wait_on_channels
 from tests.processes.evidence import (
     SETTLE_DEADLINE_S,
     by_sender,
@@ -100,3 +101,38 @@ async def test_six_processes_together_fill_a_suspended_process_exactly(
     for number in range(3):
         received = sum(len(arrived.get(herd.pids[sender], [])) for sender in (number, number + 3))
         assert kept[number] <= received <= accepted[number] + accepted[number + 3]
+
+
+async def test_processes_do_not_take_a_full_queue_for_the_one_beside_it(
+    database: ChannelDatabase, start_process: ProcessFactory
+) -> None:
+    herd = await start_herd(
+        start_process,
+        [(send_until_full, {}), (send_until_full, {}), (hold_beside_each_other, {})],
+        database=database,
+        config={"channel_capacity": {"http.response.*": 10, "specific.*": 3}},
+    )
+    senders, reader = (0, 1), 2
+    full, empty = (await herd.hear_each())[reader]
+
+    async def fill(channel: str) -> int:
+        herd.tell(soon(channel), *senders)
+        return sum(await herd.hear_each(*senders))
+
+    async def known(*held: int) -> None:
+        def published() -> bool:
+            rows = query(database, "SELECT held FROM channels_sqlite_process WHERE client = ?", client_of(full))
+            return sorted(json.loads(rows[0][0]).values()) == sorted(held)
+
+        await aeventually(published, SETTLE_DEADLINE_S, what=f"senders know that it holds {held}")
+
+    assert await fill(full) == 10
+    await known(10)
+    assert await fill(empty) == 3
+    await known(10, 3)
+    assert await fill(full) == await fill(empty) == 0
+    herd.tell("receive two", reader)
+    await herd.hear(reader)
+    assert await fill(full) == 2
+    assert await fill(empty) == 0
+    herd.finish()

@@ -1,15 +1,17 @@
 """Forks after use: a child has a name of its own and works, and its parent goes on as if nothing had been."""
 
+import asyncio
 import errno
 import fcntl
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
 
+from channels_sqlite.concurrency.forks import LOOK_S, LOOKS
 from tests.processes.children import hold_write_lock
 from tests.processes.evidence import (
     BURIAL_DEADLINE_S,
@@ -24,9 +26,17 @@ from tests.processes.evidence import (
     until_gone,
 )
 from tests.processes.forking import (
+    exit_while_listening,
+    exit_while_receiving,
+    fork_four_times_as_many,
+    fork_in_a_fork,
     fork_in_a_running_loop,
     fork_under_load,
     fork_when_told,
+    fork_while_a_job_opens_files,
+    fork_while_all_is_in_use,
+    fork_while_layers_wait,
+    fork_while_suspended,
     fork_with_writes_under_way,
     serve_preloaded,
     use_on_both_sides,
@@ -148,6 +158,86 @@ async def test_writes_that_wait_for_the_lock_at_a_fork_are_made_once_by_the_pare
     layer = make_layer()
     messages = [await receive_within(layer, "work") for _ in range(writes + 1)]
     assert [message["number"] for message in messages if message["type"] == "parent"] == list(range(writes))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+async def test_children_forked_while_all_is_in_use_never_hang(
+    database: ChannelDatabase, start_process: ProcessFactory
+) -> None:
+    process = start_process(fork_while_all_is_in_use, database=database, forks=200)
+    assert await process.ahear(280) == [], process.stderr
+    assert await process.ahear() == []
+    process.wait()
+
+
+async def test_a_fork_lets_a_job_come_to_its_end_that_locks_files(
+    database: ChannelDatabase, start_process: ProcessFactory
+) -> None:
+    """Else it loses its patience, and a child inherits what threads are doing inside SQLite."""
+    process = start_process(fork_while_a_job_opens_files, database=database)
+    assert await process.ahear(30) is True
+    assert await process.ahear() == "ended with 0"
+    process.wait()
+
+
+async def test_a_fork_waits_for_no_lock_of_the_database(
+    database: ChannelDatabase, start_process: ProcessFactory
+) -> None:
+    """Not even where many layers wait: one of them used to hold it up for half a second."""
+    process = start_process(fork_while_layers_wait, database=database, layers=8)
+    holder = start_process(hold_write_lock, database=database)
+    assert [await child.ahear() for child in (process, holder)] == ["ready", "ready"]
+    holder.say("take")
+    await holder.ahear()
+    process.say("go")
+    took_s = await process.ahear()
+    holder.say("let go")
+    assert await process.ahear() == "ended with 0"
+    process.wait()
+    assert took_s < 2.0
+
+
+@pytest.mark.parametrize("function", [exit_while_listening, exit_while_receiving])
+async def test_a_child_that_exits_by_unwinding_waits_for_no_lock_of_its_parents_threads(
+    function: Callable[..., object], database: ChannelDatabase, start_process: ProcessFactory
+) -> None:
+    """It passes by what its parent would have done next: leaving lines of receivers, closing generators."""
+    process = start_process(function, database=database)
+    assert await process.ahear(60) == "ended with 3", process.stderr
+    process.wait()
+
+
+async def test_a_signal_handler_may_fork_in_the_middle_of_a_fork(
+    database: ChannelDatabase, start_process: ProcessFactory
+) -> None:
+    process = start_process(fork_in_a_fork, database=database)
+    assert await process.ahear(30) == ["ended with 0", "ended with 0"]
+    process.wait()
+
+
+async def test_all_go_on_that_come_of_a_fork_in_the_middle_of_a_fork(
+    database: ChannelDatabase, start_process: ProcessFactory
+) -> None:
+    process = start_process(fork_four_times_as_many, database=database)
+    assert await process.ahear(60) == ["ended with 0"] * 3, process.stderr
+    process.wait()
+    assert "forks.py" not in process.stderr
+
+
+async def test_a_process_that_is_suspended_while_it_waits_to_fork_waits_on_afterwards(
+    database: ChannelDatabase, start_process: ProcessFactory
+) -> None:
+    """The child of one that had lost its patience meanwhile could inherit a mutex of SQLite, and hang."""
+    process = start_process(fork_while_suspended, database=database)
+    assert await process.ahear() == "forking"
+    process.suspend()
+    await asyncio.sleep(LOOKS * LOOK_S + 0.5)  # longer than the fork waits
+    process.resume()
+    process.say("come out")
+    assert await process.ahear() is False
+    assert await process.ahear() == "ended with 0"
+    process.wait()
 
 
 def someone_keeps_house(database: ChannelDatabase) -> bool:

@@ -20,6 +20,7 @@ from tests.processes.evidence import (
     receive_within,
     registered_clients,
     stays_true,
+    suspend_without_the_lock,
     traces_of,
     until_gone,
 )
@@ -66,7 +67,7 @@ async def test_a_killed_reader_leaves_nothing_behind(
     socket = Path(f"{database.path}.wake", address)
     assert socket.is_socket()
 
-    child.suspend()
+    suspend_without_the_lock(child, database)
     for number in range(5):
         await layer.send(theirs, {"type": "t", "text": f"unread {number}"})
     await layer.group_send("room", {"type": "t", "text": "unread by one"})
@@ -172,7 +173,7 @@ async def test_a_suspended_process_stays_a_member_and_receives_everything_when_i
     theirs = await child.ahear()
     layer = make_layer()
     await layer.new_channel()  # so that this process looks for the dead
-    child.suspend()
+    suspend_without_the_lock(child, database)
     for number in range(10):
         await layer.send(theirs, {"type": "t", "text": f"early {number}"})
         await layer.group_send("room", {"type": "t", "text": f"early broadcast {number}"})

@@ -13,7 +13,7 @@ from websockets.sync.connection import Connection
 
 from tests.django.project import Project
 from tests.settings import RUN_FOLDER
-from tests.support.programs import HOST, READY_DEADLINE_S, Program, Started, family, free_port, listens
+from tests.support.programs import HOST, READY_DEADLINE_S, Program, Started, family, free_port, listens, runs
 from tests.support.waiting import eventually
 
 DEADLINE_S = 30.0
@@ -114,7 +114,7 @@ class Site:
             # Django and Twisted are compiled once a run, whatever the environment says, not at every start.
             "PYTHONDONTWRITEBYTECODE": "",
             "PYTHONPYCACHEPREFIX": str(RUN_FOLDER / "pycache"),
-            "PYTHONWARNINGS": "always::ResourceWarning" if resource_warnings else "ignore::ResourceWarning",
+            "PYTHONWARNINGS": "error" if resource_warnings else "error,ignore::ResourceWarning",
             # Where gunicorn puts a socket of its own.
             "HOME": str(self.project.folder),
             "XDG_RUNTIME_DIR": str(self.project.folder),
@@ -184,7 +184,7 @@ class Site:
         assert not WRONG.search(output), output
 
     def _running(self) -> list[psutil.Process]:
-        return [process for process in self._seen if process.is_running() and process.status() != "zombie"]
+        return [process for process in self._seen if runs(process)]
 
     def kill_what_is_left(self) -> None:
         for process in self._running():

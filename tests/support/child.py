@@ -14,17 +14,23 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from tests.support import locks
+
 if TYPE_CHECKING:
     from channels_sqlite.layers import SqliteChannelLayer
     from tests.support.databases import ChannelDatabase
+
+
+if os.environ.get(locks.VARIABLE):
+    locks.install()
 
 
 class Parent:
     """What a function in a child process knows about the test that started it."""
 
     def __init__(self, job: dict[str, Any], to_test: TextIO) -> None:
-        self._job = job
-        self._to_test = to_test
+        self.job = job
+        self.to_test = to_test
         self._layers: list[SqliteChannelLayer] = []
         self._lines: asyncio.StreamReader | None = None
 
@@ -33,23 +39,23 @@ class Parent:
         """The database that the test passed. Raises LookupError when it passed none."""
         from tests.support.databases import ChannelDatabase
 
-        if self._job["database"] is None:
+        if self.job["database"] is None:
             raise LookupError("the test gave this process no database")
-        given = self._job["database"]
+        given = self.job["database"]
         return ChannelDatabase(alias=given["alias"], path=Path(given["path"]), options=given["options"])
 
     def make_layer(self, **overrides: Any) -> "SqliteChannelLayer":
         """A layer over the test's database with the test's CONFIG; closed when a coroutine function ends."""
         from channels_sqlite.layers import SqliteChannelLayer
 
-        layer = SqliteChannelLayer(database=self.database.alias, **{**self._job["config"], **overrides})
+        layer = SqliteChannelLayer(database=self.database.alias, **{**self.job["config"], **overrides})
         self._layers.append(layer)
         return layer
 
     def say(self, value: object) -> None:
         """Send one JSON value to the test."""
-        self._to_test.write(json.dumps(value) + "\n")
-        self._to_test.flush()
+        self.to_test.write(json.dumps(value) + "\n")
+        self.to_test.flush()
 
     def hear(self) -> Any:
         """The next value from the test. Blocks; raises EOFError when the test has gone."""

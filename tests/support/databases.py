@@ -16,6 +16,7 @@ from django.conf import settings
 from django.db import connections
 
 from tests.settings import DATABASES, RUN_FOLDER, RUN_FOLDER_VARIABLE
+from tests.support import inside
 
 DOCUMENTED_OPTIONS: Mapping[str, object] = DATABASES["channels"]["OPTIONS"]
 """The OPTIONS that the README recommends."""
@@ -140,5 +141,5 @@ def _close_connection(alias: str) -> None:
 def _close_in_asgiref_thread(alias: str) -> None:
     """Async tests use the ORM in the one thread that asgiref keeps: a connection there would outlive its file."""
     executor = SyncToAsync.single_thread_executor
-    if executor._threads:
+    if inside.threads_of(executor):
         executor.submit(_close_connection, alias).result(THREAD_DEADLINE_S)

@@ -121,24 +121,25 @@ class ChildProcess:
             values.append(json.loads(line))
 
     def suspend(self) -> None:
-        """SIGSTOP."""
-        self._signal(signal.SIGSTOP)
+        """SIGSTOP, and wait until it has come to a stop: on another core it goes on for a moment."""
+        self.signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
         self._suspended = True
 
     def resume(self) -> None:
         """SIGCONT."""
-        self._signal(signal.SIGCONT)
+        self.signal(signal.SIGCONT)
         self._suspended = False
 
     def kill(self) -> None:
         """SIGKILL, and wait until the kernel has let go of it."""
         if self.running:
-            self._signal(signal.SIGKILL)
+            self.signal(signal.SIGKILL)
         self._process.wait(END_DEADLINE_S)
 
     def terminate(self) -> None:
         """SIGTERM, without waiting."""
-        self._signal(signal.SIGTERM)
+        self.signal(signal.SIGTERM)
 
     def finish_input(self) -> None:
         """Close the process's stdin: its `hear` raises EOFError."""
@@ -179,7 +180,7 @@ class ChildProcess:
                 # What the test said last was never read.
                 pass
 
-    def _signal(self, number: int) -> None:
+    def signal(self, number: int) -> None:
         if not self.running:
             raise self._failure(f"cannot take {signal.Signals(number).name}")
         self._process.send_signal(number)
@@ -251,7 +252,7 @@ class ProcessFactory:
             **os.environ,
             "DJANGO_SETTINGS_MODULE": "tests.settings",
             "PYTHONPATH": str(ROOT),
-            "PYTHONWARNINGS": "error::ResourceWarning",
+            "PYTHONWARNINGS": "error",
             **(environment or {}),
         }
         handle, errors = tempfile.mkstemp(prefix="stderr-", dir=self._folder)

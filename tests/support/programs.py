@@ -94,3 +94,15 @@ def family(program: Program) -> list[psutil.Process]:
         return [process, *process.children(recursive=True)]
     except psutil.NoSuchProcess:
         return []
+
+
+def runs(process: psutil.Process) -> bool:
+    """Whether any thread of a process has not ended yet.
+
+    One whose first thread has ended looks like a zombie, while another is still in a system call that writes to the
+    disk, for seconds on a busy machine. Its sockets are open until then, and take connections that nobody serves.
+    """
+    try:
+        return process.is_running() and (process.status() != psutil.STATUS_ZOMBIE or process.num_threads() > 1)
+    except psutil.NoSuchProcess:
+        return False

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 import pytest_django
 from django.db import connections
@@ -20,6 +21,7 @@ from tests.support.databases import ChannelDatabase, channel_database
 from tests.support.layers import LayerFactory
 from tests.support.leaks import belongings, leftovers
 from tests.support.processes import ChildFailedError, ProcessFactory
+from tests.support.programs import runs
 from tests.support.waiting import aeventually, eventually
 
 SHORT_S = 0.1
@@ -186,3 +188,23 @@ async def test_eventually_gives_up_with_the_last_result() -> None:
         eventually(list, SHORT_S, what="the moon")
     with pytest.raises(AssertionError, match=r"not within 0.1 s: list"):
         await aeventually(list, SHORT_S)
+
+
+# Programs
+
+FIRST_THREAD_ENDS = """
+import ctypes, sys, threading
+threading.Thread(target=sys.stdin.read).start()
+ctypes.CDLL(None).pthread_exit(None)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="how Linux shows a process whose first thread has ended")
+def test_a_process_whose_first_thread_has_ended_still_runs() -> None:
+    with subprocess.Popen([sys.executable, "-c", FIRST_THREAD_ENDS], stdin=subprocess.PIPE) as child:
+        assert child.stdin is not None
+        process = psutil.Process(child.pid)
+        eventually(lambda: process.status() == psutil.STATUS_ZOMBIE, what="the end of the first thread")
+        assert runs(process)
+        child.stdin.close()
+        eventually(lambda: not runs(process), what="the end of the process")

@@ -8,6 +8,7 @@ from channels.layers import BaseChannelLayer
 from typing_extensions import NotRequired, assert_type
 
 from channels_sqlite import Channel, Group, SyncChannelLayer, get_channel_layer, get_sync_channel_layer
+from channels_sqlite.consumers import DirectDispatch
 from channels_sqlite.exceptions import ChannelDatabaseError
 from channels_sqlite.layers import SqliteChannelLayer
 
@@ -56,7 +57,7 @@ async def one_catch_for_the_database(layer: SqliteChannelLayer) -> str:
     return ""
 
 
-class Chat(AsyncJsonWebsocketConsumer):
+class Chat(DirectDispatch, AsyncJsonWebsocketConsumer):
     async def connect(self) -> None:
         await get_channel_layer().group_add("room", self.channel_name)
         await self.accept()

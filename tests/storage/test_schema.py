@@ -1,0 +1,274 @@
+"""The schema of the migrations and the statements of the store: each is what the other expects."""
+
+import inspect
+import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from django.apps import apps
+from django.core.management import call_command
+
+from channels_sqlite.storage import groups, messages, overview, readers, store
+from channels_sqlite.storage.store import Store
+from tests.support import inside
+from tests.support.databases import fresh_file
+
+OURS = ("message", "membership", "process", "listener")
+
+WAITING = "channels_sqlite_waiting"
+ADDRESSED = "channels_sqlite_addressed"
+MEMBER = "sqlite_autoindex_channels_sqlite_membership_1"  # of the unique constraint
+LISTENER = "sqlite_autoindex_channels_sqlite_listener_1"
+BY_ROWID = "USING INTEGER PRIMARY KEY"
+
+PLANS: dict[str, list[str]] = {
+    "NEWEST_ID": ["SCAN sqlite_sequence"],  # one row for each table of the file
+    "SKIP_IDS": ["SCAN sqlite_sequence"],
+    "COUNT_WAITING": [
+        rf"SEARCH channels_sqlite_message USING (COVERING )?INDEX {WAITING} \(prefix=\? AND queue=\?\)",
+    ],
+    "COUNT_ADDRESSED": [
+        rf"SEARCH channels_sqlite_message USING (COVERING )?INDEX {ADDRESSED} \(prefix=\? AND queue=\? AND id>\?\)",
+    ],
+    "CHANNELS_WITH_WAITING": [
+        "SCAN json_each VIRTUAL TABLE",
+        rf"SEARCH channels_sqlite_message USING (COVERING )?INDEX {WAITING} \(prefix=\? AND queue=\?\)",
+    ],
+    "OLDEST_WAITING": [rf"SEARCH channels_sqlite_message USING (COVERING )?INDEX {WAITING} \(prefix=\? AND queue=\?\)"],
+    "CLAIM": [rf"SEARCH channels_sqlite_message {BY_ROWID}"],
+    "CLAIM_AND_DELETE": [rf"SEARCH channels_sqlite_message {BY_ROWID}"],
+    "UNCLAIM": [rf"SEARCH channels_sqlite_message {BY_ROWID}"],
+    "NEWEST_ID_AND_REGISTERED": [
+        "SCAN CONSTANT ROW",
+        "SCAN sqlite_sequence",
+        r"SEARCH channels_sqlite_process USING (COVERING )?INDEX \w+ \(client=\?\)",
+    ],
+    "OLDEST_UP_TO": [rf"SEARCH channels_sqlite_message {BY_ROWID} \(rowid<\?\)"],
+    "ANY_REGISTERED": ["SCAN CONSTANT ROW", "SCAN channels_sqlite_process"],  # one row for each process
+    "UNREGISTERED": [
+        "SCAN json_each VIRTUAL TABLE",
+        r"SEARCH channels_sqlite_process USING (COVERING )?INDEX \w+ \(client=\?\)",
+    ],
+    "READ_LOG": [
+        "SCAN CONSTANT ROW",
+        "SCAN sqlite_sequence",
+        r"SEARCH channels_sqlite_process USING (COVERING )?INDEX \w+ \(client=\?\)",
+        rf"SEARCH message {BY_ROWID} \(rowid>\? AND rowid<\?\)",
+        rf"SEARCH membership USING COVERING INDEX {MEMBER} \(prefix=\? AND group_name=\? AND client=\?\)",
+    ],
+    "NEWEST_ID_BEFORE": ["SCAN channels_sqlite_message$"],  # from the end, where it finds the row at once
+    "LEAVE": [rf"SEARCH channels_sqlite_membership USING (COVERING )?INDEX {MEMBER}"],
+    "MEMBERS": [
+        rf"SEARCH channels_sqlite_membership USING INDEX {MEMBER} \(prefix=\? AND group_name=\? AND client=\?\)"
+    ],
+    "CLIENTS_OF_GROUP": [
+        "SCAN process",  # one row for each process
+        rf"SEARCH membership USING COVERING INDEX {MEMBER} \(prefix=\? AND group_name=\? AND client=\?\)",
+    ],
+    "MEMBER": [rf"SEARCH channels_sqlite_membership USING INDEX {MEMBER}"],
+    "GROUP_CHANNELS": [
+        rf"SEARCH channels_sqlite_membership USING INDEX {MEMBER} \(prefix=\? AND group_name=\?\)",
+        "USE TEMP B-TREE FOR ORDER BY",
+    ],
+    "LISTENERS": [rf"SEARCH channels_sqlite_listener USING COVERING INDEX {LISTENER} \(prefix=\? AND channel=\?\)"],
+    "LISTENERS_OF_EMPTY": [
+        rf"SEARCH listener USING COVERING INDEX {LISTENER} \(prefix=\? AND channel=\?\)",
+        rf"SEARCH message USING (COVERING )?INDEX {WAITING} \(prefix=\? AND queue=\?\)",
+    ],
+    "UNLISTEN": [rf"SEARCH channels_sqlite_listener USING (COVERING )?INDEX {LISTENER}"],
+    "PUBLISH": [r"SEARCH channels_sqlite_process USING INDEX \w+ \(client=\?\)"],
+    "PROCESS": [r"SEARCH channels_sqlite_process USING INDEX \w+ \(client=\?\)"],
+    "OLDEST": [rf"SEARCH channels_sqlite_message {BY_ROWID} \(rowid>\?\)"],
+    "DELETE_MESSAGE": [rf"SEARCH channels_sqlite_message {BY_ROWID}"],
+    "EXPIRED_WAITING": [rf"SEARCH channels_sqlite_message USING (COVERING )?INDEX {WAITING} \(prefix=\?\)"],
+    "RETIRE": [rf"SEARCH channels_sqlite_message {BY_ROWID}"],
+    "DELETE_MEMBERSHIP": [rf"SEARCH channels_sqlite_membership {BY_ROWID}"],
+    "FORGET_UNREAD": [rf"SEARCH channels_sqlite_message {BY_ROWID} \(rowid>\?\)"],
+    "FORGET[0]": ["SEARCH channels_sqlite_membership USING (COVERING )?INDEX channels_sqlite_membership_of"],
+    "FORGET[1]": ["SCAN channels_sqlite_listener"],  # once for a dead process; few rows
+    "FORGET[2]": [r"SEARCH channels_sqlite_process USING INDEX \w+ \(client=\?\)"],
+    "WAITING_CHANNELS": [
+        rf"SEARCH channels_sqlite_message USING (COVERING )?INDEX {WAITING} \(prefix=\?\)",
+        rf"SEARCH channels_sqlite_message {BY_ROWID}",
+    ],
+    "UNREAD_QUEUES": [
+        "SCAN process",  # one row for each process
+        rf"SEARCH message {BY_ROWID} \(rowid>\?\)",
+        "USE TEMP B-TREE FOR GROUP BY",
+    ],
+    "GROUP_SIZES": [rf"SEARCH channels_sqlite_membership USING INDEX {MEMBER} \(prefix=\?\)"],
+    "LISTENING": [
+        rf"SEARCH channels_sqlite_listener USING COVERING INDEX {LISTENER} \(prefix=\?\)",
+        "USE TEMP B-TREE FOR ORDER BY",
+    ],
+}
+"""What SQLite's planner says of each statement that runs while messages flow, each line as a regular expression."""
+
+NOT_PLANNED = {
+    "BEGIN",
+    "LOCK",
+    "DATA_VERSION",
+    "INSERT_MESSAGE",
+    "REINSERT",
+    "JOIN",
+    "LISTEN",
+    "REGISTER",
+    "PROCESSES",
+    "STRANGERS",
+    "EXPIRED_MEMBERSHIPS",
+    "FLUSH[0]",
+    "FLUSH[1]",
+    "LOWEST_CURSOR",
+    "TOUCH_LAST",
+    "COUNT_ROWS",
+    "STARTED",
+    "FREE_SPACE",
+    "VACUUM_STEP",
+    "INCREMENTAL_FROM_NOW_ON",
+    "SPARE_MEMORY",
+    "VACUUM",
+    "PROBES[0]",
+    "PROBES[1]",
+    "PROBES[2]",
+    "PROBES[3]",
+}
+"""Statements that search nothing, or are meant to look at everything."""
+
+
+def all_statements() -> dict[str, str]:
+    """Every statement of the store by its name, those of a tuple with their index."""
+    found: dict[str, str] = {}
+    modules = (messages, groups, readers, overview, store)
+    for name, value in [item for module in modules for item in vars(module).items()]:
+        if not name.isupper() or name.startswith("_"):
+            continue
+        if isinstance(value, str):
+            found[name] = value
+        elif isinstance(value, tuple) and all(isinstance(item, str) for item in value):
+            found.update({f"{name}[{index}]": item for index, item in enumerate(value)})
+    return found
+
+
+@pytest.fixture
+def connection(no_leaks: None, tmp_path: Path) -> Iterator[sqlite3.Connection]:
+    with closing(sqlite3.connect(fresh_file(tmp_path), isolation_level=None)) as connection:
+        yield connection
+
+
+def fill(connection: sqlite3.Connection) -> None:
+    """What a busy day leaves: messages of all kinds, most of them read, members, processes. The planner knows it."""
+    connection.executescript(
+        """
+        BEGIN;
+        INSERT INTO channels_sqlite_message
+            (prefix, kind, state, queue, local, client, created_at, expires_at, payload)
+        WITH RECURSIVE counter(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM counter WHERE n < 20000)
+        SELECT 'asgi', n % 3, CASE WHEN n % 3 = 0 AND n > 19000 THEN 0 ELSE 2 END, 'queue' || (n % 50),
+            CASE n % 3 WHEN 1 THEN 'local' END, CASE n % 3 WHEN 1 THEN 'client' || (n % 4) END, n, n + 60, x'80'
+        FROM counter;
+        INSERT INTO channels_sqlite_membership (prefix, group_name, client, channel, joined_id, expires_at)
+        WITH RECURSIVE counter(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM counter WHERE n < 5000)
+        SELECT 'asgi', 'queue' || (n % 50), 'client' || (n % 4), 'channel' || n, 0, n + 86400 FROM counter;
+        INSERT INTO channels_sqlite_process
+            (client, prefix, pid, machine, address, cursor, held, channels, started_at)
+        WITH RECURSIVE counter(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM counter WHERE n < 3)
+        SELECT 'client' || n, 'asgi', n, '', '', 0, '{}', 0, 0 FROM counter;
+        INSERT INTO channels_sqlite_listener (prefix, channel, client)
+        SELECT DISTINCT 'asgi', queue, 'client1' FROM channels_sqlite_message WHERE kind = 0;
+        COMMIT;
+        ANALYZE;
+        """
+    )
+
+
+def parameters_for(statement: str) -> list[str]:
+    """As many values as the statement wants."""
+    return ["1"] * statement.count("?")
+
+
+def plan(connection: sqlite3.Connection, statement: str) -> list[str]:
+    """What the planner will do, one line a step; a join for EXISTS (SQLite 3.51) reads like the subquery it was."""
+    steps = connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters_for(statement))
+    return [row[3].replace(" EXISTS USING ", " USING ") for row in steps]
+
+
+@pytest.mark.parametrize("filled", [False, True], ids=["in an empty file", "in a full file"])
+def test_every_statement_uses_its_index(connection: sqlite3.Connection, filled: bool) -> None:
+    if filled:
+        fill(connection)
+    known = all_statements()
+    wrong: dict[str, list[str]] = {}
+    for name, expected in PLANS.items():
+        steps = plan(connection, known[name])
+        looking = [step for step in steps if re.match(r"SCAN (?!\(subquery)|SEARCH|USE TEMP", step)]
+        if len(looking) != len(expected) or not all(
+            any(re.match(pattern, step) for step in looking) for pattern in expected
+        ):
+            wrong[name] = steps
+    assert not wrong
+
+
+@pytest.mark.parametrize("name", ["COUNT_WAITING", "COUNT_ADDRESSED", "CHANNELS_WITH_WAITING", "EXPIRED_WAITING"])
+def test_counting_and_looking_read_no_rows(connection: sqlite3.Connection, name: str) -> None:
+    statement = all_statements()[name]
+    root = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'channels_sqlite_message'").fetchone()
+    # https://www.sqlite.org/opcode.html: OpenRead P1 is a cursor on the root page P2, Column P1 reads from one.
+    steps = connection.execute(f"EXPLAIN {statement}", parameters_for(statement)).fetchall()
+    rows = {p1 for _, opcode, p1, p2, *_ in steps if opcode == "OpenRead" and p2 == root[0]}
+    assert not [step for step in steps if step[1] == "Column" and step[2] in rows]
+
+
+def test_placeholders_are_plain() -> None:
+    """sqlite3 of Python 3.12.0 to 3.12.3 takes `?1` with a sequence for a named one, and warns at every statement."""
+    assert [name for name, sql in all_statements().items() if re.search(r"\?\d|[:@$]\w", sql)] == []
+
+
+def test_every_statement_is_judged_here() -> None:
+    assert set(all_statements()) == set(PLANS) | NOT_PLANNED
+
+
+def test_every_statement_is_used_by_the_store() -> None:
+    source = "".join(inspect.getsource(one) for one in Store.__mro__ if one is not object)
+    unused = {name.partition("[")[0] for name in all_statements()} - set(re.findall(r"\b[A-Z][A-Z_]+\b", source))
+    assert unused == set()
+
+
+def test_every_index_is_used_by_a_statement(connection: sqlite3.Connection) -> None:
+    indexes = connection.execute(
+        "SELECT name FROM sqlite_master WHERE type = 'index' AND tbl_name LIKE 'channels_sqlite_%'"
+    ).fetchall()
+    steps = " ".join(step for statement in all_statements().values() for step in plan(connection, statement))
+    # The primary key of processes is text, and has an index for it; some backends add one for LIKE.
+    unused = {name for (name,) in indexes if name not in steps and not name.startswith("sqlite_autoindex_")}
+    assert unused == set()
+
+
+@pytest.mark.parametrize("table", OURS)
+def test_the_store_knows_exactly_the_columns_of_the_migrations(connection: sqlite3.Connection, table: str) -> None:
+    columns = {row[1] for row in connection.execute(f"PRAGMA table_info(channels_sqlite_{table})")}
+    probes = [" ".join(probe.split()) for probe in store.PROBES]
+    probe = next(probe for probe in probes if f"FROM channels_sqlite_{table} " in probe)
+    assert set(probe.removeprefix("SELECT ").partition(" FROM ")[0].split(", ")) == columns
+    model = apps.get_model("channels_sqlite", table)
+    assert {field.column for field in inside.meta_of(model).concrete_fields} == columns
+
+
+def test_ids_of_messages_are_never_used_twice(connection: sqlite3.Connection) -> None:
+    (definition,) = connection.execute(
+        "SELECT sql FROM sqlite_master WHERE name = 'channels_sqlite_message'"
+    ).fetchone()
+    assert "AUTOINCREMENT" in definition
+
+
+def test_the_payload_is_the_last_column(connection: sqlite3.Connection) -> None:
+    # What stands before it is read without the overflow pages of a large message.
+    columns = [row[1] for row in connection.execute("PRAGMA table_info(channels_sqlite_message)")]
+    assert columns[-1] == "payload"
+
+
+@pytest.mark.django_db(databases=["default", "channels"])
+def test_the_migrations_are_those_of_the_models() -> None:
+    call_command("makemigrations", "channels_sqlite", check=True, dry_run=True, verbosity=0)

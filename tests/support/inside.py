@@ -1,0 +1,213 @@
+"""What tests look at, or do, inside the package and other libraries: all that has an underscore goes through here."""
+
+import asyncio
+import math
+import threading
+from argparse import Action, ArgumentParser
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from django.db.models import Manager, Model
+from django.db.models.options import Options
+
+from channels_sqlite import channel_layers, consumers
+from channels_sqlite.concurrency import forks
+from channels_sqlite.concurrency.background import BackgroundThread
+from channels_sqlite.delivery.abandoned import Abandoned
+from channels_sqlite.delivery.inbox import Inbox
+from channels_sqlite.delivery.mailbox import Mailbox
+from channels_sqlite.engine.engine import Engine
+from channels_sqlite.engine.housekeeping import Housekeeping
+from channels_sqlite.engine.seat import Seat
+from channels_sqlite.layers import SqliteChannelLayer
+from channels_sqlite.storage.outbox import Outbox
+from channels_sqlite.waking.thread_watch import ThreadWatch
+from channels_sqlite.waking.wake_socket import WakeSocket
+
+# Engines
+
+
+def made(layer: SqliteChannelLayer) -> Engine | None:
+    """What a layer has in this process, if it was used."""
+    return layer._engine
+
+
+def closed(engine: Engine) -> bool:
+    return engine._closed
+
+
+def background(engine: Engine) -> BackgroundThread:
+    return engine._background
+
+
+def thread_of(engine: Engine) -> threading.Thread | None:
+    """The background thread, if it was started."""
+    return engine._background._thread
+
+
+def ticks(engine: Engine) -> bool:
+    """Whether the background thread wakes up every second."""
+    return engine._background._stirred.locked()
+
+
+def end_threads(engine: Engine) -> None:
+    """Have no thread started any more, as at the interpreter's end."""
+    engine._background._ended = True
+
+
+def housekeeping(engine: Engine) -> Housekeeping:
+    """That of the file which is open."""
+    assert engine._housekeeping is not None, "nothing was opened"
+    return engine._housekeeping
+
+
+def look_for_orphans(engine: Engine) -> None:
+    """Have the next round look, which it does every few seconds otherwise."""
+    housekeeping(engine)._orphans_at = 0.0
+
+
+def seat(engine: Engine) -> Seat:
+    return engine._seat
+
+
+def path_of(wake: WakeSocket) -> str:
+    return wake._path
+
+
+async def tell_of_socket(engine: Engine) -> None:
+    """Register with the wake-up socket that there is now."""
+    await engine._background.acall(engine._registration._tell_of_socket)
+
+
+def connected(engine: Engine) -> int:
+    """To how many readers a socket of its own is connected."""
+    assert engine.wakeups._sender is not None
+    return len(engine.wakeups._sender._connected)
+
+
+# Delivery
+
+
+def published_channels(engine: Engine) -> int:
+    """With how many receivers senders multiply the capacity."""
+    return engine.inbox.progress._published.channels
+
+
+def mailbox(inbox: Inbox, channel: str) -> Mailbox:
+    """That of a channel, made if need be."""
+    return inbox.boxes._box_of(channel)
+
+
+def lock_of_mailboxes(inbox: Inbox) -> threading.Lock:
+    return inbox.boxes._lock
+
+
+def ids_to_take_in(inbox: Inbox) -> list[int]:
+    """Of rows of this process's own, that wait for who holds the turn at reading."""
+    return [row.id for own in inbox.log._own for row in own.rows]
+
+
+def is_spreading(inbox: Inbox) -> bool:
+    """Whether a broadcast has not reached all members here."""
+    return inbox.log._broadcast is not None
+
+
+def consumers_kept(inbox: Inbox) -> int:
+    """Of how many channels without a mailbox it is known who received there."""
+    return len(inbox.boxes._absent)
+
+
+def kept(inbox: Inbox) -> tuple[object, ...]:
+    """All that an inbox keeps for channels."""
+    boxes, members = inbox.boxes, inbox.members
+    return (
+        dict(boxes._boxes),
+        dict(boxes._queues),
+        dict(boxes._absent),
+        set(boxes._lapsed),
+        dict(members._groups),
+        dict(members._counts),
+    )
+
+
+def sizes_of_batches(patch: Callable[[object, str, object], None]) -> list[int]:
+    """How many memberships are ended at a time, from now on; `patch` is `monkeypatch.setattr`."""
+    sizes: list[int] = []
+    leave = Abandoned._leave
+
+    def counted(abandoned: Abandoned, batch: Any) -> Any:  # as they are
+        sizes.append(len(batch))
+        return leave(abandoned, batch)
+
+    patch(Abandoned, "_leave", counted)
+    return sizes
+
+
+# Storage and threads
+
+
+def is_offloaded(outbox: Outbox) -> bool:
+    """Whether the background thread works on the queue."""
+    return outbox._offloaded
+
+
+def is_waiting_for_the_lock(outbox: Outbox) -> bool:
+    """Whether the background thread has all that is queued in hand."""
+    return outbox._offloaded and not outbox._queue
+
+
+def sleepers(watch: ThreadWatch) -> int:
+    """How many threads wait."""
+    return len(watch._sleepers)
+
+
+def is_watched(watch: ThreadWatch) -> bool:
+    """Whether one of them watches."""
+    return watch._watching.locked()
+
+
+def before_fork() -> None:
+    forks._before()
+
+
+def after_fork_in_parent() -> None:
+    forks._in_parent()
+
+
+def making_of_layers() -> threading.Lock:
+    """The lock under which layers are made."""
+    return channel_layers._making.lock
+
+
+def close_connections_at_once(patch: Callable[[object, str, object], None]) -> None:
+    """Have the next message to a consumer close old database connections."""
+    patch(consumers._Closing, "due", -math.inf)
+
+
+def renew_lock_of_making_layers() -> None:
+    channel_layers._making._after_fork_in_child()
+
+
+# Other libraries
+
+
+def actions(parser: ArgumentParser) -> list[Action]:
+    return parser._actions
+
+
+def manager_of(row: Model) -> Manager[Any]:
+    return type(row)._default_manager
+
+
+def meta_of(model: type[Model]) -> "Options[Any]":
+    return model._meta
+
+
+def threads_of(executor: ThreadPoolExecutor) -> set[threading.Thread]:
+    return set(executor._threads)
+
+
+def say_nothing_when_destroyed(task: "asyncio.Task[Any]") -> None:
+    """A task that is destroyed while it waits logs that; there is no public way to have it be silent."""
+    task._log_destroy_pending = False  # type: ignore[attr-defined]  # as above
