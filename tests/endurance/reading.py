@@ -99,8 +99,6 @@ class Reader(AsyncChild):
         """Receive until the last message."""
         draw = self.random
         while True:
-            if not (reading.hasty or reading.specific):
-                await self._open.wait()
             if not self._calm and reading.pauses and draw.random() < PAUSE_SHARE:
                 await asyncio.sleep(draw.uniform(0, LONGEST_PAUSE_S))
             try:
@@ -123,6 +121,8 @@ class Reader(AsyncChild):
 
     async def take(self, reading: Reading) -> bool:
         """Receive one message and write it down, in the same step of the loop; return whether it is the last."""
+        if not (reading.hasty or reading.specific):
+            await self._open.wait()  # a task of its own begins when a close() may have begun
         message = await self.layers[reading.alias].receive(reading.name)
         full_name = message.get("__asgi_channel__")
         return self.note(message, self._pooled[str(full_name)] if full_name is not None else reading.id)

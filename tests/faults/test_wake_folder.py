@@ -66,13 +66,26 @@ def remove_it(wake: Path) -> None:
 
 
 def to_a_file(wake: Path) -> None:
-    remove_it(wake)
-    wake.write_text("no folder")
+    obstacle = wake.with_name("obstacle")
+    obstacle.write_text("no folder")
+    put_in_its_place(obstacle, wake)
 
 
 def to_a_dangling_link(wake: Path) -> None:
-    remove_it(wake)
-    wake.symlink_to(wake.with_name("nowhere"))
+    obstacle = wake.with_name("obstacle")
+    obstacle.symlink_to(wake.with_name("nowhere"))
+    put_in_its_place(obstacle, wake)
+
+
+def put_in_its_place(obstacle: Path, wake: Path) -> None:
+    """Again where a process has made the folder anew in between."""
+    while True:
+        remove_it(wake)
+        try:
+            obstacle.rename(wake)
+        except (IsADirectoryError, FileExistsError):
+            continue
+        return
 
 
 def make_room(wake: Path) -> None:

@@ -8,11 +8,10 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from channels_sqlite.layers import SqliteChannelLayer
 from tests.support.databases import ChannelDatabase
-from tests.support.processes import ChildProcess
 from tests.support.waiting import eventually
 
 SETTLE_DEADLINE_S = 20.0
@@ -77,7 +76,17 @@ def newest_message(database: ChannelDatabase) -> int:
     return int(query(database, "SELECT max(id) FROM channels_sqlite_message")[0][0])
 
 
-def suspend_without_the_lock(child: ChildProcess, database: ChannelDatabase) -> None:
+class Suspendable(Protocol):
+    """A process of the tests."""
+
+    def suspend(self) -> None:
+        """Return once it has stopped."""
+
+    def resume(self) -> None:
+        """Let it go on."""
+
+
+def suspend_without_the_lock(child: Suspendable, database: ChannelDatabase) -> None:
     """Suspend a process when it does not hold the write lock, with which it would keep everybody from writing."""
 
     def suspended() -> bool:

@@ -15,8 +15,11 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+import psutil
+
 from tests.support.child import Parent
 from tests.support.processes import HEAR_DEADLINE_S, ChildProcess, ProcessFactory
+from tests.support.waiting import eventually
 
 Work = tuple[Callable[..., object], dict[str, object]]
 """A function of a worker and its arguments."""
@@ -106,6 +109,22 @@ async def _run(parent: WorkerParent, function: Callable[..., Any], arguments: di
         await parent.close_layers()
 
 
+class Worker:
+    """One worker, as it can be suspended."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+
+    def suspend(self) -> None:
+        """SIGSTOP, and wait until it has come to a stop: on another core it goes on for a moment."""
+        os.kill(self.pid, signal.SIGSTOP)
+        eventually(lambda: psutil.Process(self.pid).status() == psutil.STATUS_STOPPED, START_DEADLINE_S)
+
+    def resume(self) -> None:
+        """SIGCONT."""
+        os.kill(self.pid, signal.SIGCONT)
+
+
 class Herd:
     """The workers, as the test sees them: by number, in the order in which they were given."""
 
@@ -140,6 +159,10 @@ class Herd:
 
     def signal(self, number: int, which: signal.Signals) -> None:
         os.kill(self.pids[number], which)
+
+    def worker(self, number: int) -> "Worker":
+        """One worker, to be suspended."""
+        return Worker(self.pids[number])
 
     def finish(self, deadline_s: float = 15.0) -> None:
         """Let all workers end, and wait until they have."""

@@ -1,7 +1,6 @@
 """Capacity is exact, however many processes send at the same moment."""
 
 import json
-import signal
 import time
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from tests.processes.evidence import (
     query,
     read_journal,
     receive_within,
+    suspend_without_the_lock,
 )
 from tests.processes.herd import start_herd
 from tests.support.databases import ChannelDatabase
@@ -83,14 +83,14 @@ async def test_six_processes_together_fill_a_suspended_process_exactly(
         return rows == [(waiting,)]
 
     await aeventually(known_waiting, SETTLE_DEADLINE_S, what="senders know how many wait")
-    herd.signal(reader, signal.SIGSTOP)
+    suspend_without_the_lock(herd.worker(reader), database)
     meeting = time.monotonic() + MEETING_S
     for number in range(SENDERS):
         herd.tell(f"{names[number % 3]}|{meeting}", number)
     accepted = await herd.hear_each(*range(SENDERS))
     assert sum(accepted) == capacity * max(1, waiting), accepted
 
-    herd.signal(reader, signal.SIGCONT)
+    herd.worker(reader).resume()
     herd.tell("receive on all", reader)
     # Each channel keeps its own capacity, and drops the newest of what exceeds it.
     kept = [min(accepted[number] + accepted[number + 3], capacity) for number in range(3)]

@@ -19,6 +19,7 @@ from tests.processes.evidence import (
     query,
     read_journal,
     receive_within,
+    suspend_without_the_lock,
 )
 from tests.processes.herd import Herd, Work, start_herd
 from tests.support.databases import ChannelDatabase
@@ -121,12 +122,12 @@ async def test_a_message_for_a_suspended_reader_goes_to_another(
     # The reader waits now: it has this one.
     await layer.send("work", {"type": "first"})
     await aeventually(lambda: count_lines(journal) == 1, SETTLE_DEADLINE_S, what="the reader works")
-    herd.signal(0, signal.SIGSTOP)
+    suspend_without_the_lock(herd.worker(0), database)
     for number in range(10):
         await layer.send("work", {"type": "t", "number": number})
     assert [(await receive_within(layer, "work"))["number"] for _ in range(10)] == list(range(10))
     await layer.send("work", {"type": "last"})
-    herd.signal(0, signal.SIGCONT)
+    herd.worker(0).resume()
     await aeventually(lambda: count_lines(journal) == 2, SETTLE_DEADLINE_S, what="the reader works again")
     herd.finish()
     assert [message["type"] for message in read_journal(journal)] == ["first", "last"]
