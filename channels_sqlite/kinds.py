@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.db.models import IntegerChoices
 
-__all__ = ["Kind", "State"]
+__all__ = ["Kind", "State", "TaskEnd", "TaskState"]
 
 
 class Kind(IntegerChoices):
@@ -23,3 +23,21 @@ class State(IntegerChoices):
     WAITING = 0, "waiting"
     DONE = 1, "taken or expired"
     LOGGED = 2, "logged"
+
+
+class TaskState(IntegerChoices):
+    """Where a task stands. DELAYED is what its users call READY: its time has not come."""
+
+    READY = 0, "ready"
+    DELAYED = 1, "delayed"
+    RUNNING = 2, "running"
+    FAILED = 3, "failed"
+    SUCCESSFUL = 4, "successful"
+
+
+class TaskEnd(IntegerChoices):
+    """What ended a task that failed, where it was no exception of its own."""
+
+    OWN = 0, "by itself"
+    DIED = 1, "its workers died"
+    CANCELLED = 2, "cancelled"

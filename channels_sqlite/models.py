@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.db import models
 from django.db.models import Q
 
+import channels_sqlite.task_models  # noqa: F401  # Django looks for models here
 from channels_sqlite.kinds import Kind, State
 
 __all__ = ["Listener", "Membership", "Message", "Process"]

@@ -13,17 +13,21 @@ from functools import lru_cache
 
 __all__ = [
     "MAX_NAME_LENGTH",
+    "TASKS",
     "client_of",
     "new_specific",
     "queue_of",
     "require_channel_name",
     "require_group_name",
     "split",
+    "task_channel",
 ]
 
 MAX_NAME_LENGTH = 100
 
 KNOWN_NAMES = 8192
+
+TASKS = "tasks/"  # begins what workers listen to, which is the name of no channel: a slash is not allowed in one
 
 _CHANNEL = re.compile(r"[a-zA-Z0-9\-_.]+(![a-zA-Z0-9\-_.]*)?")
 _GROUP = re.compile(r"[a-zA-Z0-9\-_.]+")
@@ -84,3 +88,8 @@ def client_of(name: str) -> str:
     """Return the client part of a process-specific name, `client` of `prefix.client!local`; "" for a normal one."""
     queue, mark, _ = name.partition("!")
     return queue.rpartition(".")[2] if mark else ""
+
+
+def task_channel(backend: str, queue: str) -> str:
+    """Return what the workers of a queue of tasks listen to."""
+    return f"{TASKS}{backend}/{queue}"

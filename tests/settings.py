@@ -110,3 +110,8 @@ CHANNEL_LAYERS = {
 }
 
 DATABASE_ROUTERS = ["channels_sqlite.db_routers.ChannelsRouter"]
+
+# Django before 6.0 knows no tasks, and looks at none of this.
+TASKS: dict[str, dict[str, Any]] = {
+    "default": {"BACKEND": "channels_sqlite.tasks.SqliteTaskBackend", "QUEUES": ["default", "mail"]},
+}

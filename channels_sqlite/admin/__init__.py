@@ -1,7 +1,8 @@
-"""Messages and memberships in Django's admin, to look at."""
+"""Messages, memberships and tasks in Django's admin."""
 
 from __future__ import annotations
 
 from channels_sqlite.admin.pages import MembershipAdmin, MessageAdmin
+from channels_sqlite.admin.tasks import TaskAdmin
 
-__all__ = ["MembershipAdmin", "MessageAdmin"]
+__all__ = ["MembershipAdmin", "MessageAdmin", "TaskAdmin"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pprint
 from collections.abc import Iterator
 
@@ -12,7 +13,7 @@ from channels_sqlite.codec import Codec, Message, UndecodableError
 from channels_sqlite.kinds import Kind
 from channels_sqlite.options import Options
 
-__all__ = ["one_line", "pretty"]
+__all__ = ["one_line", "pretty", "pretty_json"]
 
 FERNET_START = b"gAAAA"  # version 0x80 and the high bytes of a time before 2106, https://github.com/fernet/spec
 
@@ -38,6 +39,19 @@ def pretty(kind: int, payload: bytes | memoryview | str) -> str:
         content = _content(kind, payload)
     except UndecodableError as error:
         return str(error)
+    text = pprint.pformat(_Shortener().shorten(content, 0), width=100, sort_dicts=False)
+    return text if len(text) <= LONGEST_TEXT else text[:LONGEST_TEXT] + "\n… (cut here)"
+
+
+def pretty_json(payload: bytes | memoryview | str) -> str:
+    """Return what a task was given, returned or raised, likewise."""
+    stored = payload.encode() if isinstance(payload, str) else bytes(payload)
+    try:
+        content = json.loads(_decoded(stored)["json"])
+    except UndecodableError as error:
+        return str(error)
+    except (KeyError, TypeError, ValueError):
+        return "cannot be decoded: holds no JSON"
     text = pprint.pformat(_Shortener().shorten(content, 0), width=100, sort_dicts=False)
     return text if len(text) <= LONGEST_TEXT else text[:LONGEST_TEXT] + "\n… (cut here)"
 

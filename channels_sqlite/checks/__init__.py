@@ -6,6 +6,7 @@ from django.core.checks import Tags, register
 
 from channels_sqlite.checks.database import check_databases
 from channels_sqlite.checks.settings import check_settings
+from channels_sqlite.checks.tasks import check_tasks, replace_djangos_check
 
 __all__ = ["register_checks"]
 
@@ -16,3 +17,5 @@ def register_checks() -> None:
     """Make the checks known to Django."""
     register(check_settings, TAG)
     register(check_databases, Tags.database)
+    register(check_tasks, TAG)
+    replace_djangos_check()

@@ -23,6 +23,8 @@ __all__ = [
     "SAME_PLACE",
     "SIDE_FILE_UNUSABLE",
     "SQLITE_TOO_OLD",
+    "TASKS_IMPOSSIBLE",
+    "TASKS_SCHEDULE",
     "UNKNOWN_OPTION",
     "UNUSABLE_DATABASE",
     "WAKE_FOLDER_ELSEWHERE",
@@ -41,6 +43,8 @@ UNUSABLE_DATABASE = "channels_sqlite.E009"
 NOT_WRITABLE = "channels_sqlite.E010"
 NO_WAKE_FOLDER = "channels_sqlite.E011"
 PRAGMA_REFUSED = "channels_sqlite.E012"
+TASKS_IMPOSSIBLE = "channels_sqlite.E020"
+TASKS_SCHEDULE = "channels_sqlite.E021"
 
 DEFAULT_USED = "channels_sqlite.W001"
 ROUTER_MISSING = "channels_sqlite.W002"

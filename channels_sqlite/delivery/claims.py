@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 
+from channels_sqlite import names
 from channels_sqlite.concurrency.gate import Gate
 from channels_sqlite.concurrency.reentry import exclusive
 from channels_sqlite.delivery.mailbox import Entry
@@ -71,8 +72,10 @@ class Claims:
             return False
         waiting = connections.reader.store.channels_with_waiting(json.dumps([*wanted, *watched]), time.time())
         if watched:
+            # Workers look for themselves whether a task is there for them.
+            ringing = [*waiting, *(channel for channel in watched if channel.startswith(names.TASKS))]
             with self._lock:
-                gates = [gate for channel in waiting for gate in self._gates.get(channel, ())]
+                gates = [gate for channel in ringing for gate in self._gates.get(channel, ())]
             for gate in gates:
                 gate.open()
         self._ready = [channel for channel in wanted if channel in waiting]

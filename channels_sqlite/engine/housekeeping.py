@@ -108,7 +108,7 @@ class Housekeeping:
             client, cursor = process.client, process.cursor
 
             def forget(transaction: Transaction, client: str = client, cursor: int = cursor) -> None:
-                transaction.store.forget(client, cursor)
+                transaction.wake.update(transaction.store.forget(client, cursor))
 
             self._outbox.run_patiently(forget, patience_s)
             remove_traces(process, self._place)
@@ -133,7 +133,7 @@ class Housekeeping:
         def forget(transaction: Transaction) -> None:
             for client in transaction.store.strangers():
                 if not lives(client, self._place):
-                    transaction.store.forget(client, transaction.newest)
+                    transaction.wake.update(transaction.store.forget(client, transaction.newest))
 
         self._outbox.run_patiently(forget, patience_s)
 

@@ -174,7 +174,7 @@ class Registration:
 
         def apply(transaction: Transaction) -> None:
             self._inbox.claims.put_back_in(transaction, left)
-            transaction.store.forget(self.client, cursor)
+            transaction.wake.update(transaction.store.forget(self.client, cursor))
             transaction.wake.discard(self.client)
 
         try:

@@ -38,12 +38,17 @@ class Trimming:
         self._memberships_at = 0.0  # seconds since 1970
 
     def retire_expired(self) -> None:
-        """Take expired messages out of what waits, and delete expired memberships."""
+        """Take expired messages out of what waits, delete expired memberships and tasks past their retention."""
         self._reports.counters.dropped_expired += self._in_batches(self._store.expired_waiting, Store.retire)
         # Nobody reads an expired one, and finding them takes a scan. Where the clock was set back, it is done as well.
         if not 0 <= time.time() - self._memberships_at < MEMBERSHIPS_EVERY_S:
             self._memberships_at = time.time()
             self._in_batches(self._store.expired_memberships, Store.delete_memberships)
+        self.trim_tasks()
+
+    def trim_tasks(self) -> int:
+        """Delete tasks past their retention, until the round's time is up; return how many went."""
+        return self._in_batches(self._store.finished_tasks, Store.delete_tasks)
 
     def _in_batches(self, find: Callable[[float, int], list[int]], change: Change) -> int:
         """Find without a lock, change in short transactions, until there is no more or the round's time is up.

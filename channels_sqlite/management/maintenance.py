@@ -95,6 +95,8 @@ class Maintenance:
         """
         self._patiently(self._housekeeping.bury_the_dead)
         self._patiently(self._housekeeping.trimming.retire_expired)
+        while self._patiently(self._housekeeping.trimming.trim_tasks):
+            self._housekeeping.checkpoints.do_if_large()
         first, last = self._patiently(self._range)
         total = 0
         while True:

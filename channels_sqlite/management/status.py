@@ -9,6 +9,7 @@ from collections import defaultdict
 from contextlib import closing
 from dataclasses import asdict, dataclass
 
+from channels_sqlite import names
 from channels_sqlite.ages import age_s
 from channels_sqlite.channel_layers import LayerEntry
 from channels_sqlite.counters import Counters, total
@@ -56,6 +57,28 @@ class ProcessStatus:
 
 
 @dataclass(frozen=True)
+class QueueStatus:
+    """One queue of tasks."""
+
+    name: str
+    backend: str  # alias in TASKS
+    ready: int
+    delayed: int
+    running: int
+    failed: int
+    oldest_due_age_s: float | None  # of the task that waits longest, though it is due
+
+
+@dataclass(frozen=True)
+class WorkerStatus:
+    """A process that runs tasks."""
+
+    pid: int  # in the process's own namespace of pids
+    queues: tuple[str, ...]
+    running: int
+
+
+@dataclass(frozen=True)
 class LayerStatus:
     """One layer at one moment."""
 
@@ -71,6 +94,8 @@ class LayerStatus:
     groups: tuple[GroupStatus, ...]  # the largest first
     processes: tuple[ProcessStatus, ...]  # the eldest first
     counters: Counters  # of all these processes together
+    queues: tuple[QueueStatus, ...]
+    workers: tuple[WorkerStatus, ...]
 
     def as_json(self) -> dict[str, object]:
         """Return it as dicts, lists, numbers and strings."""
@@ -120,7 +145,34 @@ def _look(alias: str, options: Options, raw: sqlite3.Connection) -> LayerStatus:
         groups=tuple(sorted(groups, key=lambda group: (-group.members, group.name))),
         processes=processes,
         counters=total(process.counters for process in processes if process.counters is not None),
+        queues=_queues(store, now),
+        workers=_workers(store, path),
     )
+
+
+def _queues(store: Store, now: float) -> tuple[QueueStatus, ...]:
+    return tuple(
+        QueueStatus(
+            name=row.queue,
+            backend=row.backend,
+            ready=row.ready,
+            delayed=row.delayed,
+            running=row.running,
+            failed=row.failed,
+            oldest_due_age_s=None if row.oldest_due_at is None else _age(row.oldest_due_at, now),
+        )
+        for row in store.queues()
+    )
+
+
+def _workers(store: Store, path: str) -> tuple[WorkerStatus, ...]:
+    served: dict[str, list[str]] = defaultdict(list)
+    for client, channel in store.listening():
+        if channel.startswith(names.TASKS):
+            served[client].append(channel.rpartition("/")[2])
+    running = store.running_of()
+    rows = _living([row for row in store.processes() if row.client in served], path)
+    return tuple(WorkerStatus(row.pid, tuple(served[row.client]), running.get(row.client, 0)) for row in rows)
 
 
 def _processes(store: Store, prefix: str, path: str, now: float) -> tuple[ProcessStatus, ...]:
@@ -128,7 +180,8 @@ def _processes(store: Store, prefix: str, path: str, now: float) -> tuple[Proces
     rows = _living([row for row in store.processes() if row.client in started], path)
     listening: dict[str, list[str]] = defaultdict(list)
     for client, channel in store.listening():
-        listening[client].append(channel)
+        if not channel.startswith(names.TASKS):
+            listening[client].append(channel)
     notes = _notes(path, prefix)
     receiving = [
         ProcessStatus(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from channels_sqlite.ages import duration
-from channels_sqlite.management.status import LayerStatus
+from channels_sqlite.management.status import LayerStatus, QueueStatus
 
 __all__ = ["Earlier", "lines", "size"]
 
@@ -52,6 +52,7 @@ def lines(status: LayerStatus, earlier: Earlier | None = None, *, most: int | No
         *_groups(status, most),
         "",
         *_processes(status, most),
+        *_tasks(status, most),
         *_counters(status, earlier),
     ]
 
@@ -108,6 +109,26 @@ def _processes(status: LayerStatus, most: int | None) -> list[str]:
             found.append(_crop(f"    on {', '.join(process.listening)}"))
     heads = _table_rows([("Processes", "pid", "receiving", "unhandled", "up")])
     return [*heads, *found, *_more(len(status.processes), len(status.processes[:most]))]
+
+
+def _tasks(status: LayerStatus, most: int | None) -> list[str]:
+    if not status.queues and not status.workers:
+        return []
+    rows = [
+        (queue.name, *(f"{n:,}" for n in (queue.ready, queue.delayed, queue.running, queue.failed)), _oldest(queue))
+        for queue in status.queues[:most]
+    ]
+    heads = ["ready", "delayed", "running", "failed", "oldest due"]
+    workers = [(", ".join(worker.queues), str(worker.pid), f"{worker.running:,}") for worker in status.workers[:most]]
+    return [
+        "",
+        *_table("Tasks", heads, rows, len(status.queues)),
+        *_table("Workers of", ["pid", "running"], workers, len(status.workers)),
+    ]
+
+
+def _oldest(queue: QueueStatus) -> str:
+    return "" if queue.oldest_due_age_s is None else duration(queue.oldest_due_age_s)
 
 
 def _counters(status: LayerStatus, earlier: Earlier | None) -> list[str]:

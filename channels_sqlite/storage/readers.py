@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from channels_sqlite.kinds import State
+from channels_sqlite.kinds import State, TaskState
 from channels_sqlite.storage.table import Table
 
 __all__ = ["ProcessRow", "Readers"]
@@ -69,10 +69,12 @@ ANY_REGISTERED = "SELECT EXISTS (SELECT 1 FROM channels_sqlite_process WHERE pre
 UNREGISTERED = """
     SELECT value FROM json_each(?) WHERE NOT EXISTS (SELECT 1 FROM channels_sqlite_process WHERE client = value)
 """
-# Clients with members or listeners and without a registration, which comes first. Scans two indexes on client.
-STRANGERS = """
+# Clients with members, listeners or tasks and without a registration, which comes first. Scans two indexes on client,
+# and channels_sqlite_task_running, which holds what runs.
+STRANGERS = f"""
     SELECT client FROM (
         SELECT client FROM channels_sqlite_membership UNION SELECT client FROM channels_sqlite_listener
+        UNION SELECT worker FROM channels_sqlite_queuedtask WHERE state = {TaskState.RUNNING.value}
     ) WHERE client <> '' AND client NOT IN (SELECT client FROM channels_sqlite_process)
 """
 # Parameters: prefix. The furthest that every registered reader has come; NULL without readers.
@@ -133,7 +135,7 @@ class Readers(Table):
         return [client for (client,) in self._execute(UNREGISTERED, (json.dumps(clients),))]
 
     def strangers(self) -> list[str]:
-        """Return the clients that have members or listeners and are not registered."""
+        """Return the clients that have members, listeners or tasks and are not registered."""
         return [client for (client,) in self._execute(STRANGERS)]
 
     def lowest_cursor(self) -> int | None:

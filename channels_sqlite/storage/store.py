@@ -7,11 +7,15 @@ time-out (https://www.sqlite.org/rescode.html#busy_snapshot).
 
 from __future__ import annotations
 
+import time
+
 from channels_sqlite.kinds import Kind
 from channels_sqlite.storage.groups import Groups
 from channels_sqlite.storage.messages import Messages
 from channels_sqlite.storage.overview import Overview
 from channels_sqlite.storage.readers import Readers
+from channels_sqlite.storage.schedules import Schedules
+from channels_sqlite.storage.tasks import Tasks
 
 __all__ = ["Store"]
 
@@ -51,10 +55,17 @@ PROBES = (
     FROM channels_sqlite_process LIMIT 0
     """,
     "SELECT id, prefix, channel, client FROM channels_sqlite_listener LIMIT 0",
+    """
+    SELECT id, key, prefix, backend, queue, is_async, state, priority, due_at, path, payload, unique_key, enqueued_at,
+        run_after, started_at, last_attempted_at, finished_at, kept_until, failure_retention, worker, worker_ids,
+        attempts, failures, crashes, max_crashes, last_start, ended, untold, progress, outcome, errors
+    FROM channels_sqlite_queuedtask LIMIT 0
+    """,
+    "SELECT id, prefix, backend, name, rule, next_at FROM channels_sqlite_taskschedule LIMIT 0",
 )
 
 
-class Store(Messages, Groups, Readers, Overview):
+class Store(Messages, Groups, Readers, Overview, Tasks, Schedules):
     """The statements on one connection, for the layer with this `prefix`."""
 
     def begin(self) -> None:
@@ -84,11 +95,16 @@ class Store(Messages, Groups, Readers, Overview):
         version: int = self._execute(DATA_VERSION).fetchone()[0]
         return version
 
-    def forget(self, client: str, cursor: int) -> None:
-        """Delete a reader that is no more: memberships, unread messages, registration."""
+    def forget(self, client: str, cursor: int) -> set[str]:
+        """Delete a reader that is no more: memberships, unread messages, registration; its tasks go back.
+
+        Returns the clients that may run those tasks, to be woken.
+        """
+        to_wake = self.release_tasks(client, time.time())
         self._execute(FORGET_UNREAD, (cursor, client))
         for statement in FORGET:
             self._execute(statement, (client,))
+        return to_wake - {client}
 
     def flush(self) -> None:
         """Delete all messages and memberships."""

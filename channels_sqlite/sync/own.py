@@ -17,7 +17,6 @@ from channels_sqlite.concurrency import endings
 from channels_sqlite.concurrency.gate import Stop
 from channels_sqlite.concurrency.reentry import exclusive
 from channels_sqlite.delivery.mailboxes import Taken
-from channels_sqlite.delivery.operations import Operations
 from channels_sqlite.engine import receive as receiving
 from channels_sqlite.engine.engine import Engine
 from channels_sqlite.exceptions import ChannelDatabaseError, LayerClosedError
@@ -50,35 +49,36 @@ class SqliteBlocking:
 
     def send(self, channel: str, encoded: bytes) -> None:
         """Append the message, committed when this returns; in an open transaction of this thread, with it."""
-        self._write(lambda operations: operations.send(channel, encoded), len(encoded))
+        self.write(lambda engine: engine.operations.send(channel, encoded), len(encoded))
 
     def group_send(self, group: str, encoded: bytes) -> None:
         """Likewise."""
-        self._write(lambda operations: operations.group_send(group, encoded), len(encoded))
+        self.write(lambda engine: engine.operations.group_send(group, encoded), len(encoded))
 
     def group_add(self, group: str, channel: str) -> None:
         """Likewise."""
-        self._write(lambda operations: operations.group_add(group, channel))
+        self.write(lambda engine: engine.operations.group_add(group, channel))
 
     def group_discard(self, group: str, channel: str) -> None:
         """Likewise."""
-        self._write(lambda operations: operations.group_discard(group, channel))
+        self.write(lambda engine: engine.operations.group_discard(group, channel))
 
     def flush(self) -> None:
         """Likewise."""
-        self._write(lambda operations: operations.flush)
+        self.write(lambda engine: engine.operations.flush)
 
-    def _write(self, operation: Callable[[Operations], Callable[[Transaction], None]], size_bytes: int = 0) -> None:
-        def write() -> None:
+    def write(self, operation: Callable[[Engine], Callable[[Transaction], T]], size_bytes: int = 0) -> T:
+        """Run what `operation` makes of the engine, in a transaction of its own or in this thread's open one."""
+
+        def write() -> T:
             engine = engine_of(self._layer)
-            apply = operation(engine.operations)
+            apply = operation(engine)
             transaction = open_transaction(self._alias)
             if transaction is None:
-                engine.outbox.write_blocking(apply, size_bytes)
-            else:
-                join(transaction, engine, self._prefix, apply)
+                return engine.outbox.write_blocking(apply, size_bytes)
+            return join(transaction, engine, self._prefix, apply)
 
-        self._call(write)
+        return self._call(write)
 
     def _call(self, work: Callable[[], T]) -> T:
         """Do what one call of the facade is for, in one go; at the interpreter's end, leave nothing open after it."""
@@ -97,11 +97,12 @@ class SqliteBlocking:
 
     def group_channels(self, group: str) -> list[str]:
         """Read the members."""
+        return self.read(lambda store: store.group_channels(group, time.time()))
 
-        def query(store: Store) -> list[str]:
-            return store.group_channels(group, time.time())
+    def read(self, query: Callable[[Store], T]) -> T:
+        """Return what `query` reads, which is never None; in an open transaction of this thread, what that sees."""
 
-        def read() -> list[str]:
+        def read() -> T:
             engine = engine_of(self._layer)
             transaction = open_transaction(self._alias)
             if transaction is not None:

@@ -22,7 +22,14 @@ from channels_sqlite.counters import Counters
 from channels_sqlite.layers import SqliteChannelLayer
 from channels_sqlite.management import commands
 from channels_sqlite.management.commands import channels_status
-from channels_sqlite.management.status import ChannelStatus, GroupStatus, LayerStatus, ProcessStatus
+from channels_sqlite.management.status import (
+    ChannelStatus,
+    GroupStatus,
+    LayerStatus,
+    ProcessStatus,
+    QueueStatus,
+    WorkerStatus,
+)
 from channels_sqlite.options import Options
 from tests.benchmarks.__main__ import _parser as benchmark_parser
 from tests.benchmarks.scenarios import SCENARIOS
@@ -45,6 +52,7 @@ ORDER = [
     "In synchronous code",
     "Typed handles",
     "Background work without Celery",
+    "Tasks",
     "When one machine is not enough",
     "Commands",
     "System checks",
@@ -138,7 +146,18 @@ def test_the_table_of_checks_has_every_id_once_in_order() -> None:
 
 def test_the_table_of_commands_has_every_command() -> None:
     documented = [row[0].strip("`").split()[0] for row in table("Commands")]
-    assert sorted(documented) == COMMANDS == ["channels_flush", "channels_send", "channels_status", "channels_trim"]
+    assert (
+        sorted(documented)
+        == COMMANDS
+        == [
+            "channels_flush",
+            "channels_send",
+            "channels_status",
+            "channels_tasks",
+            "channels_trim",
+            "channels_worker",
+        ]
+    )
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -158,7 +177,8 @@ def test_options_that_the_readme_gives_to_commands_exist() -> None:
     known = {"--help", "--json"}
     for name in COMMANDS:
         parser = load_command_class("channels_sqlite", name).create_parser("manage.py", name)
-        known |= {option for action in inside.actions(parser) for option in action.option_strings}
+        for one in (parser, *inside.subparsers(parser)):
+            known |= {option for action in inside.actions(one) for option in action.option_strings}
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", section("Commands"))) <= known
 
 
@@ -183,6 +203,8 @@ def test_the_output_of_channels_status_is_what_the_command_prints(
                 for one in written["processes"]
             ),
             "counters": Counters(**written["counters"]),
+            "queues": tuple(QueueStatus(**one) for one in written["queues"]),
+            "workers": tuple(WorkerStatus(**{**one, "queues": tuple(one["queues"])}) for one in written["workers"]),
         }
     )
 

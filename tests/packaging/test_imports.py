@@ -14,6 +14,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("__init__",),
     ("apps", "testing", "lifespan", "handles", "consumers"),
     ("management", "checks", "admin"),
+    ("tasks",),
     ("sync", "db_routers"),
     ("channel_layers",),
     ("layers",),
@@ -24,6 +25,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("processes",),
     ("concurrency",),
     ("migrations", "models"),
+    ("task_models",),
     ("reports",),
     ("ages", "codec", "counters", "exceptions", "kinds", "names", "options"),
 )

@@ -7,12 +7,29 @@ import subprocess
 import sys
 from pathlib import Path
 
+import django
 import pytest
 
 import channels_sqlite
 from tests.packaging.readme import section
 
 ROOT = Path(__file__).resolve().parents[2]
+
+OF_TASKS = {
+    "channels_sqlite.tasks": [
+        "Progress",
+        "SqliteTaskBackend",
+        "Task",
+        "TaskCancelled",
+        "TaskContext",
+        "WorkerDied",
+        "await_result",
+        "progress_of",
+        "task",
+        "wait",
+    ],
+}
+"""With Django 6.0."""
 
 PUBLIC = {
     "channels_sqlite": ["Channel", "Group", "SyncChannelLayer", "get_channel_layer", "get_sync_channel_layer"],
@@ -23,7 +40,14 @@ PUBLIC = {
     "channels_sqlite.layers": ["SqliteChannelLayer"],
     "channels_sqlite.lifespan": ["lifespan"],
     "channels_sqlite.sync": ["SyncChannelLayer", "get_sync_channel_layer"],
-    "channels_sqlite.testing": ["IsolatedChannelLayersMixin", "Losses", "isolated_channel_layers", "lossy"],
+    **({} if django.VERSION < (6, 0) else OF_TASKS),
+    "channels_sqlite.testing": [
+        "IsolatedChannelLayersMixin",
+        "Losses",
+        "isolated_channel_layers",
+        "lossy",
+        "run_tasks",
+    ],
 }
 """What users name in code and in settings. `models` and the commands have their names from Django."""
 
@@ -83,10 +107,10 @@ def test_nothing_public_brings_the_test_kit_along(module: str) -> None:
 
 def test_the_readme_and_the_package_say_which_modules_are_public() -> None:
     [paragraph] = [text for text in section("How it works").split("\n\n") if text.startswith("Public are ")]
-    assert sorted(set(re.findall(r"`([\w.]+)`", paragraph))) == sorted(PUBLIC)
+    assert sorted(set(re.findall(r"`([\w.]+)`", paragraph))) == sorted({*PUBLIC, *OF_TASKS})
     [sentence] = re.findall(r"Public are [^.]+\.", channels_sqlite.__doc__ or "")
     modules = set(re.findall(r"`(\w+)`", sentence)) - {"channels_sqlite"}
-    assert {"channels_sqlite", *(f"channels_sqlite.{module}" for module in modules)} == set(PUBLIC)
+    assert {"channels_sqlite", *(f"channels_sqlite.{module}" for module in modules)} == {*PUBLIC, *OF_TASKS}
 
 
 def test_modules_that_have_moved_into_folders_are_gone() -> None:

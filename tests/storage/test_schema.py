@@ -11,17 +11,20 @@ import pytest
 from django.apps import apps
 from django.core.management import call_command
 
-from channels_sqlite.storage import groups, messages, overview, readers, store
+from channels_sqlite.storage import groups, messages, overview, readers, schedules, store, tasks
 from channels_sqlite.storage.store import Store
 from tests.support import inside
 from tests.support.databases import fresh_file
 
-OURS = ("message", "membership", "process", "listener")
+OURS = ("message", "membership", "process", "listener", "queuedtask", "taskschedule")
 
 WAITING = "channels_sqlite_waiting"
 ADDRESSED = "channels_sqlite_addressed"
 MEMBER = "sqlite_autoindex_channels_sqlite_membership_1"  # of the unique constraint
 LISTENER = "sqlite_autoindex_channels_sqlite_listener_1"
+TASK = "channels_sqlite_queuedtask"
+TASK_KEY = "sqlite_autoindex_channels_sqlite_queuedtask_1"  # of the unique constraint
+READY, DELAYED, RUNNING = (f"channels_sqlite_task_{state}" for state in ("ready", "delayed", "running"))
 BY_ROWID = "USING INTEGER PRIMARY KEY"
 
 PLANS: dict[str, list[str]] = {
@@ -104,6 +107,39 @@ PLANS: dict[str, list[str]] = {
         rf"SEARCH channels_sqlite_listener USING COVERING INDEX {LISTENER} \(prefix=\?\)",
         "USE TEMP B-TREE FOR ORDER BY",
     ],
+    "UNIQUE": [
+        rf"SEARCH {TASK} USING INDEX channels_sqlite_task_unique \(prefix=\? AND backend=\? AND unique_key=\?\)",
+    ],
+    "BY_KEY": [rf"SEARCH {TASK} USING INDEX {TASK_KEY} \(key=\?\)"],
+    "PROMOTE": [
+        rf"SEARCH {TASK} {BY_ROWID}",
+        rf"SEARCH {TASK} USING (COVERING )?INDEX {DELAYED} \(prefix=\? AND backend=\? AND due_at<\?\)",
+    ],
+    "NEXT_DUE": [rf"SEARCH {TASK} USING (COVERING )?INDEX {DELAYED} \(prefix=\? AND backend=\?\)"],
+    # In the order of the index: nothing is sorted.
+    "FIRST_READY": [
+        rf"SEARCH {TASK} USING (COVERING )?INDEX {READY} \(prefix=\? AND backend=\? AND queue=\? AND is_async=\?\)"
+    ],
+    "COUNT_RUNNING": [rf"SEARCH {TASK} USING (COVERING )?INDEX {RUNNING} \(prefix=\? AND backend=\? AND queue=\?\)"],
+    "CLAIM_TASK": [rf"SEARCH {TASK} {BY_ROWID}"],
+    "FINISH": [rf"SEARCH {TASK} {BY_ROWID}"],
+    "RELEASE": [rf"SEARCH {TASK} {BY_ROWID}", rf"SCAN {TASK} USING (COVERING )?INDEX {RUNNING}"],  # what runs: few rows
+    "WORKERS_OF": [rf"SEARCH channels_sqlite_listener USING COVERING INDEX {LISTENER} \(prefix=\? AND channel=\?\)"],
+    "ANY_UNTOLD": [
+        "SCAN CONSTANT ROW",
+        rf"SEARCH {TASK} USING (COVERING )?INDEX channels_sqlite_task_untold \(prefix=\? AND backend=\?\)",
+    ],
+    "TAKE_UNTOLD": [
+        rf"SEARCH {TASK} {BY_ROWID}",
+        rf"SEARCH {TASK} USING (COVERING )?INDEX channels_sqlite_task_untold \(prefix=\? AND backend=\?\)",
+    ],
+    "PROGRESS": [rf"SEARCH {TASK} {BY_ROWID}"],
+    "CANCEL": [rf"SEARCH {TASK} USING INDEX {TASK_KEY} \(key=\?\)"],
+    "RETRY": [rf"SEARCH {TASK} USING INDEX {TASK_KEY} \(key=\?\)"],
+    "FINISHED": [rf"SEARCH {TASK} USING (COVERING )?INDEX channels_sqlite_task_finished \(kept_until"],
+    "DELETE_FINISHED": [rf"SEARCH {TASK} {BY_ROWID}", "SCAN json_each VIRTUAL TABLE"],
+    "RUNNING_OF": [rf"SEARCH {TASK} USING (COVERING )?INDEX {RUNNING} \(prefix=\?\)", "USE TEMP B-TREE FOR GROUP BY"],
+    "SCHEDULE": [r"SEARCH channels_sqlite_taskschedule USING INDEX \w+ \(prefix=\? AND backend=\? AND name=\?\)"],
 }
 """What SQLite's planner says of each statement that runs while messages flow, each line as a regular expression."""
 
@@ -134,6 +170,13 @@ NOT_PLANNED = {
     "PROBES[1]",
     "PROBES[2]",
     "PROBES[3]",
+    "PROBES[4]",
+    "PROBES[5]",
+    "INSERT",
+    "SET_SCHEDULE",
+    "FLUSH_TASKS",
+    "QUEUES",
+    "LIST",
 }
 """Statements that search nothing, or are meant to look at everything."""
 
@@ -141,7 +184,7 @@ NOT_PLANNED = {
 def all_statements() -> dict[str, str]:
     """Every statement of the store by its name, those of a tuple with their index."""
     found: dict[str, str] = {}
-    modules = (messages, groups, readers, overview, store)
+    modules = (messages, groups, readers, overview, tasks, schedules, store)
     for name, value in [item for module in modules for item in vars(module).items()]:
         if not name.isupper() or name.startswith("_"):
             continue
@@ -178,6 +221,16 @@ def fill(connection: sqlite3.Connection) -> None:
         SELECT 'client' || n, 'asgi', n, '', '', 0, '{}', 0, 0 FROM counter;
         INSERT INTO channels_sqlite_listener (prefix, channel, client)
         SELECT DISTINCT 'asgi', queue, 'client1' FROM channels_sqlite_message WHERE kind = 0;
+        INSERT INTO channels_sqlite_queuedtask
+            (key, prefix, backend, queue, is_async, state, priority, due_at, path, payload, unique_key, enqueued_at,
+             failure_retention, kept_until, worker, worker_ids, attempts, failures, crashes, max_crashes, last_start,
+             ended, untold)
+        WITH RECURSIVE counter(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM counter WHERE n < 20000)
+        SELECT 'key' || n, 'asgi', 'default', 'queue' || (n % 5), n % 2,
+            CASE WHEN n < 10 THEN 2 WHEN n % 4 = 2 THEN 4 ELSE n % 4 END, n % 3, n, 'a.b', x'80',
+            CASE n % 7 WHEN 1 THEN 'unique' || n END, n, 9, CASE WHEN n % 4 > 1 THEN n END,
+            CASE WHEN n < 10 THEN 'client1' END, '[]', 0, 0, 0, 3, 0, 0, 0
+        FROM counter;
         COMMIT;
         ANALYZE;
         """

@@ -3,7 +3,7 @@
 import asyncio
 import math
 import threading
-from argparse import Action, ArgumentParser
+from argparse import Action, ArgumentParser, _SubParsersAction
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -190,6 +190,11 @@ def renew_lock_of_making_layers() -> None:
 
 
 # Other libraries
+
+
+def subparsers(parser: ArgumentParser) -> list[ArgumentParser]:
+    found = [action for action in parser._actions if isinstance(action, _SubParsersAction)]
+    return [one for action in found for one in action.choices.values()]
 
 
 def actions(parser: ArgumentParser) -> list[Action]:

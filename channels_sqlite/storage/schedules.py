@@ -1,0 +1,28 @@
+"""How far schedules have come, `channels_sqlite_taskschedule`."""
+
+from __future__ import annotations
+
+from channels_sqlite.storage.table import Table
+
+__all__ = ["Schedules"]
+
+# Parameters: prefix, backend, name. Unique index channels_sqlite_schedule.
+SCHEDULE = "SELECT rule, next_at FROM channels_sqlite_taskschedule WHERE prefix = ? AND backend = ? AND name = ?"
+# Parameters: prefix, backend, name, rule, next_at.
+SET_SCHEDULE = """
+    INSERT INTO channels_sqlite_taskschedule (prefix, backend, name, rule, next_at) VALUES (?, ?, ?, ?, ?)
+    ON CONFLICT (prefix, backend, name) DO UPDATE SET rule = excluded.rule, next_at = excluded.next_at
+"""
+
+
+class Schedules(Table):
+    """Schedules of one layer's prefix."""
+
+    def schedule(self, backend: str, name: str) -> tuple[str, float] | None:
+        """Return the rule that was last seen, and when it is due next (seconds since 1970)."""
+        row: tuple[str, float] | None = self._execute(SCHEDULE, (self._prefix, backend, name)).fetchone()
+        return row
+
+    def set_schedule(self, backend: str, name: str, rule: str, next_at: float) -> None:
+        """Note when a schedule is due next."""
+        self._execute(SET_SCHEDULE, (self._prefix, backend, name, rule, next_at))

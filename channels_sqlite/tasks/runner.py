@@ -1,0 +1,142 @@
+"""One start of one task: resolve it, call it, say what became of it. Whatever a task does ends here."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from traceback import format_exception
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.db import connections
+from django.dispatch import Signal
+from django.tasks.signals import task_finished, task_started
+
+from channels_sqlite.storage.tasks import Outcome, TaskRow
+from channels_sqlite.tasks.backend import SqliteTaskBackend
+from channels_sqlite.tasks.context import Progress, TaskContext
+from channels_sqlite.tasks.queue import TaskQueue
+from channels_sqlite.tasks.results import AnyResult, AnyTask, resolve, result_of
+
+__all__ = ["Start"]
+
+logger = logging.getLogger(__name__)
+
+Finish = Callable[[TaskRow, Outcome], "TaskRow | None"]
+"""Writes an outcome, however long that takes; None: the attempt was taken from this worker."""
+
+
+class Start:
+    """One attempt that this process has claimed. `run` in a thread, `arun` on an event loop; never raises."""
+
+    def __init__(self, queue: TaskQueue, row: TaskRow) -> None:
+        self._queue = queue
+        self.row = row
+        self._task: AnyTask | None = None
+        self._result: AnyResult | None = None
+
+    def run(self, finish: Finish) -> AnyResult | None:
+        """Run it; return its result, or None where the task is gone or the attempt was taken away."""
+        began = time.monotonic()
+        try:
+            outcome = self._attempt()
+        finally:
+            _close_connections()
+        finished = finish(self.row, outcome)
+        return self._told(self._log(finished, outcome, began))
+
+    def _attempt(self) -> Outcome:
+        try:
+            task, result, args = self._prepare()
+            task_started.send_robust(_SENDER, task_result=result)
+            return self._queue.succeeded(task.call(*args, **result.kwargs), self.row)
+        except BaseException as error:  # noqa: BLE001  # KeyboardInterrupt and SystemExit too: they are the task's
+            return self._failed(error)
+
+    async def arun(self, finish: Callable[[TaskRow, Outcome], Awaitable[TaskRow | None]]) -> None:
+        """Likewise, for coroutine tasks."""
+        began = time.monotonic()
+        outcome = await self._aattempt()
+        await sync_to_async(_close_connections)()
+        finished = self._log(await finish(self.row, outcome), outcome, began)
+        await sync_to_async(self._told)(finished)
+
+    async def _aattempt(self) -> Outcome:
+        try:
+            task, result, args = self._prepare()
+            await task_started.asend_robust(_SENDER, task_result=result)
+            return self._queue.succeeded(await task.acall(*args, **result.kwargs), self.row)
+        except BaseException as error:  # noqa: BLE001  # as above
+            return self._failed(error)
+
+    def _prepare(self) -> tuple[AnyTask, AnyResult, list[Any]]:
+        self._task = task = resolve(self.row)
+        self._result = result = result_of(self.row, self._queue.codec, task)
+        context = TaskContext(task_result=result, teller=Teller(self._queue, self.row))
+        return task, result, [context, *result.args] if task.takes_context else result.args
+
+    def _failed(self, error: BaseException) -> Outcome:
+        return self._queue.failed(error, "".join(format_exception(error)), self.row, self._task)
+
+    def _log(self, finished: TaskRow | None, outcome: Outcome, began: float) -> TaskRow | None:
+        what = "lost to another worker" if finished is None else outcome.state.label
+        if finished is not None and outcome.due_at is not None:
+            what = f"failed, starts again in {outcome.due_at - time.time():.1f} s"
+        logger.info("task %s %s: %s in %.3f s", self.row.key, self.row.path, what, time.monotonic() - began)
+        return finished
+
+    def _told(self, finished: TaskRow | None) -> AnyResult | None:
+        """Tell Django's receivers of the end, where it is the end; return the result."""
+        if finished is None or self._task is None:
+            return None
+        try:
+            result = result_of(finished, self._queue.codec, self._task)
+        except Exception:
+            logger.exception("task %s cannot be read back", self.row.key)
+            return None
+        if result.is_finished:
+            _send_finished(result)
+            _close_connections()
+        return result
+
+
+class Teller:
+    """Stores progress and tells of it; what was taken from this worker is told no more."""
+
+    def __init__(self, queue: TaskQueue, row: TaskRow) -> None:
+        self._queue = queue
+        self._row = row
+
+    def tell(self, progress: Progress) -> None:
+        """In a thread."""
+        self._queue.write(self._queue.set_progress(self._row, progress))
+
+    async def atell(self, progress: Progress) -> None:
+        """On an event loop."""
+        await self._queue.awrite(self._queue.set_progress(self._row, progress))
+
+
+_SENDER = SqliteTaskBackend
+
+
+def _send_finished(result: AnyResult) -> None:
+    signal: Signal = task_finished
+    signal.send_robust(_SENDER, task_result=result)
+
+
+def send_finished(queue: TaskQueue, row: TaskRow) -> None:
+    """Tell Django's receivers of a task that failed because its workers died."""
+    try:
+        result = result_of(row, queue.codec)
+    except Exception as error:  # noqa: BLE001  # there is nothing to tell of: its function is gone
+        logger.warning("task %s %s failed, and nobody is told: %s", row.key, row.path, error)
+        return
+    _send_finished(result)
+
+
+def _close_connections() -> None:
+    """Hold no connection of Django's between tasks; one with a transaction open is a test's."""
+    for connection in connections.all(initialized_only=True):
+        if not connection.in_atomic_block:
+            connection.close()

@@ -1,0 +1,266 @@
+"""Looking at tasks and changing them by hand: commands, the admin, checks, status."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import timedelta
+from io import StringIO
+
+import pytest
+from django.contrib.admin import site
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Permission
+from django.core.checks import run_checks
+from django.core.management import CommandError, call_command
+from django.tasks import TaskResultStatus
+from django.test import Client, override_settings
+
+from channels_sqlite import get_sync_channel_layer
+from channels_sqlite.task_models import QueuedTask
+from channels_sqlite.testing import run_tasks
+from tests.processes.evidence import query
+from tests.tasks import functions
+from tests.tasks.setup import TaskSettings, WorkerFactory, entry, fresh, task_settings
+
+
+def run(*arguments: str) -> str:
+    out = StringIO()
+    call_command(*arguments, stdout=out)
+    return out.getvalue()
+
+
+def test_tasks_are_listed(tasks: TaskSettings) -> None:
+    ready = functions.add.using(priority=3).enqueue(1)
+    failed = functions.fail.enqueue("no")
+    run_tasks()
+    due = functions.utc_now() + timedelta(hours=1)
+    delayed = functions.post.using(run_after=due).enqueue(1)
+    listed = json.loads(run("channels_tasks", "list", "--json"))
+    assert [one["id"] for one in listed] == [ready.id, failed.id, delayed.id]
+    assert [one["status"] for one in listed] == ["SUCCESSFUL", "FAILED", "READY"]
+    assert {key: listed[2][key] for key in ("task", "queue", "priority", "run_after", "attempts")} == {
+        "task": "tests.tasks.functions.post",
+        "queue": "mail",
+        "priority": 0,
+        "run_after": due.isoformat(),
+        "attempts": 0,
+    }
+    assert listed[0]["enqueued_at"]
+    assert [one["id"] for one in json.loads(run("channels_tasks", "list", "--status", "FAILED", "--json"))] == [
+        failed.id
+    ]
+    assert failed.id in run("channels_tasks", "list", "--status", "FAILED")
+
+
+def test_a_failed_task_is_started_once_more(tasks: TaskSettings) -> None:
+    failed, done = functions.fail.enqueue("no"), functions.add.enqueue(1)
+    run_tasks()
+    run("channels_tasks", "retry", failed.id)
+    assert fresh(failed).status == TaskResultStatus.READY
+    run_tasks()
+    assert (fresh(failed).status, failed.attempts, len(failed.errors)) == (TaskResultStatus.FAILED, 2, 2)
+    for key in (done.id, "nonsense"):
+        with pytest.raises(CommandError, match=key):
+            run("channels_tasks", "retry", key)
+
+
+def test_a_retry_is_one_more_start_whatever_max_attempts_says(tasks: TaskSettings) -> None:
+    failed = functions.fail.enqueue("no")
+    run_tasks()
+    with task_settings(tasks.database, max_attempts=9, backoff=0):
+        run("channels_tasks", "retry", failed.id)
+        run_tasks()
+        assert (fresh(failed).status, failed.attempts) == (TaskResultStatus.FAILED, 2)
+
+
+def test_a_waiting_task_is_cancelled(tasks: TaskSettings) -> None:
+    waiting = functions.add.enqueue(1)
+    run("channels_tasks", "cancel", waiting.id)
+    assert fresh(waiting).status == TaskResultStatus.FAILED
+    assert [error.exception_class_path for error in waiting.errors] == ["channels_sqlite.tasks.TaskCancelled"]
+    assert run_tasks() == []
+    with pytest.raises(CommandError, match="only a READY task can be cancelled"):
+        run("channels_tasks", "cancel", waiting.id)
+
+
+def test_flush_leaves_tasks_alone_unless_it_is_told(tasks: TaskSettings) -> None:
+    functions.add.enqueue(1)
+    get_sync_channel_layer().send("somewhere", {"type": "x"})
+    run("channels_flush", "--yes")
+    assert query(tasks.database, "SELECT count(*) FROM channels_sqlite_queuedtask") == [(1,)]
+    get_sync_channel_layer().send("somewhere", {"type": "x"})
+    queue = tasks.backend.queue
+    functions.add.enqueue(2)
+    queue.write(queue.claim(["default"], {False: 1, True: 1}, most=1))
+    assert "1 task deleted" in run("channels_flush", "--tasks", "--yes")
+    assert query(tasks.database, "SELECT state FROM channels_sqlite_queuedtask") == [(2,)]
+    assert query(tasks.database, "SELECT count(*) FROM channels_sqlite_message WHERE kind = 0") == [(1,)]
+
+
+def test_results_go_once_their_retention_is_over(tasks: TaskSettings) -> None:
+    with task_settings(tasks.database, success_retention=0, failure_retention=3600):
+        functions.add.enqueue_many([((1,), {})] * 250)
+        failed = functions.fail.enqueue("kept")
+        run_tasks()
+        run("channels_trim")
+        assert query(tasks.database, "SELECT key FROM channels_sqlite_queuedtask") == [(failed.id,)]
+
+
+def test_status_shows_queues(tasks: TaskSettings) -> None:
+    failed = functions.fail.enqueue("no")
+    run_tasks()
+    functions.add.enqueue(1)
+    functions.post.using(run_after=functions.utc_now() + timedelta(hours=1)).enqueue(1)
+    [layer] = json.loads(run("channels_status", "--json"))["layers"]
+    age = layer["queues"][0].pop("oldest_due_age_s")
+    assert 0 <= age < 60
+    assert layer["queues"] == [
+        {"name": "default", "backend": "default", "ready": 1, "delayed": 0, "running": 0, "failed": 1},
+        {
+            "name": "mail",
+            "backend": "default",
+            "ready": 0,
+            "delayed": 1,
+            "running": 0,
+            "failed": 0,
+            "oldest_due_age_s": None,
+        },
+    ]
+    assert layer["workers"] == []
+    assert "oldest due" in run("channels_status")
+    assert fresh(failed).status == TaskResultStatus.FAILED
+
+
+@pytest.mark.processes
+def test_status_shows_workers(tasks: TaskSettings, start_worker: WorkerFactory) -> None:
+    worker = start_worker("--queue", "mail")
+    [layer] = json.loads(run("channels_status", "--json"))["layers"]
+    assert layer["workers"] == [{"pid": worker.children()[0], "queues": ["mail"], "running": 0}]
+    assert [process["listening"] for process in layer["processes"] if process["pid"] == worker.children()[0]] == [[]]
+
+
+def test_faults_are_check_errors(tasks: TaskSettings) -> None:
+    with override_settings(TASKS=entry(max_attempts=0, nonsense=1)):
+        found = [message for message in run_checks() if message.id == "channels_sqlite.E020"]
+        assert len(found) == 2
+        assert all(message.hint for message in found)
+    with override_settings(TASKS=entry(schedule={"x": {"task": "tests.tasks.functions.not_a_task", "every": 1}})):
+        assert [message.id for message in run_checks() if "E02" in str(message.id)] == ["channels_sqlite.E021"]
+    assert [message.id for message in run_checks() if "E02" in str(message.id)] == []
+
+
+def test_the_checks_of_other_backends_run_on(tasks: TaskSettings) -> None:
+    with override_settings(TASKS={"default": {"BACKEND": "tests.tasks.test_tools.Complaining"}}):
+        assert "tests.E001" in [message.id for message in run_checks()]
+
+
+class Complaining:
+    """A backend of somebody else's."""
+
+    def __init__(self, alias: str, params: object) -> None:
+        self.alias = alias
+
+    def check(self, **kwargs: object) -> list[object]:
+        from django.core.checks import Error
+
+        return [Error("a complaint", id="tests.E001")]
+
+
+def test_an_unknown_queue_or_backend_ends_the_worker_with_the_reason(tasks: TaskSettings) -> None:
+    with pytest.raises(CommandError, match="no queue 'nowhere'"):
+        run("channels_worker", "--queue", "nowhere")
+    with pytest.raises(CommandError, match="no alias 'other'"):
+        run("channels_worker", "--backend", "other")
+
+
+@pytest.mark.django_db(transaction=True, databases=["default", "channels"])
+@pytest.mark.parametrize("allowed", [True, False])
+def test_the_admin_shows_tasks_and_acts_where_it_is_allowed(tasks: TaskSettings, client: Client, allowed: bool) -> None:
+    user = get_user_model().objects.create_user("ann", password="x", is_staff=True)
+    names = ["view_queuedtask", *(["change_queuedtask"] if allowed else [])]
+    for name in names:
+        user.user_permissions.add(_permission(name))
+    client.force_login(user)
+    failed, waiting = functions.fail.enqueue("the reason"), functions.add.enqueue(41, b=2)
+    assert QueuedTask in site._registry  # noqa: SLF001  # there is no other way
+    page = client.get("/admin/channels_sqlite/queuedtask/")
+    assert page.status_code == 200
+    assert waiting.id in page.content.decode()
+    rows = dict(QueuedTask.objects.using("channels").values_list("key", "pk"))
+    shown = client.get(f"/admin/channels_sqlite/queuedtask/{rows[waiting.id]}/change/").content.decode()
+    assert "41" in shown
+    _act(client, "cancel", rows[waiting.id])
+    assert fresh(waiting).status == (TaskResultStatus.FAILED if allowed else TaskResultStatus.READY)
+    run_tasks()
+    shown = client.get(f"/admin/channels_sqlite/queuedtask/{rows[failed.id]}/change/").content.decode()
+    assert "the reason" in shown
+    _act(client, "retry", rows[failed.id])
+    assert fresh(failed).status == (TaskResultStatus.READY if allowed else TaskResultStatus.FAILED)
+
+
+def _permission(name: str) -> Permission:
+    from django.contrib.contenttypes.models import ContentType
+
+    kind, _ = ContentType.objects.get_or_create(app_label="channels_sqlite", model="queuedtask")
+    permission, _ = Permission.objects.get_or_create(content_type=kind, codename=name, defaults={"name": name})
+    return permission
+
+
+def _act(client: Client, action: str, row: int) -> None:
+    client.post("/admin/channels_sqlite/queuedtask/", {"action": action, "_selected_action": [row]}, follow=True)
+
+
+def test_a_hundred_thousand_others_do_not_change_what_a_claim_looks_at(tasks: TaskSettings) -> None:
+    """The cost itself is a benchmark's; here the rows that a claim steps over are counted."""
+    queue = tasks.backend.queue
+
+    def steps() -> int:
+        counted = 0
+
+        def count() -> int:
+            nonlocal counted
+            counted += 1
+            return 0
+
+        def operation(engine: object) -> object:
+            def apply(transaction: object) -> None:
+                connection = transaction.store._connection  # type: ignore[attr-defined]  # noqa: SLF001
+                connection.set_progress_handler(count, 10)
+                try:
+                    queue.claim(["default"], {False: 1, True: 1}, most=1)(engine)(transaction)  # type: ignore[arg-type]
+                finally:
+                    connection.set_progress_handler(None, 0)
+
+            return apply
+
+        functions.add.enqueue(1)
+        queue.write(operation)  # type: ignore[arg-type]
+        return counted
+
+    before = steps()
+    now = time.time()
+    query_all(tasks, now)
+    assert steps() <= before * 1.5
+
+
+def query_all(tasks: TaskSettings, now: float) -> None:
+    """20,000 delayed ones, ready ones of another queue, and finished ones."""
+    import sqlite3
+    from contextlib import closing
+
+    with closing(sqlite3.connect(tasks.database.path, isolation_level=None)) as connection:
+        connection.execute(
+            """
+            INSERT INTO channels_sqlite_queuedtask
+                (key, prefix, backend, queue, is_async, state, priority, due_at, path, payload, enqueued_at,
+                 failure_retention, kept_until, worker_ids, attempts, failures, crashes, max_crashes, last_start, ended,
+                 untold)
+            WITH RECURSIVE counter(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM counter WHERE n < 60000)
+            SELECT 'key' || n, 'asgi', 'default', CASE n % 3 WHEN 0 THEN 'mail' ELSE 'default' END, 0,
+                CASE n % 3 WHEN 0 THEN 0 WHEN 1 THEN 1 ELSE 4 END, 0, ? + 86400, 'a.b', x'80', ?, 9,
+                CASE n % 3 WHEN 2 THEN ? + 86400 END, '[]', 0, 0, 0, 3, 0, 0, 0
+            FROM counter
+            """,
+            (now, now, now),
+        )
