@@ -41,7 +41,7 @@ if not TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task(DjangoTask[P, R]):
+class Task(DjangoTask[P, R]):  # type: ignore[misc, unused-ignore]  # older stubs do not say that it is frozen
     """A task: Django's, and what `using` and `task` take beyond. None: as the backend's OPTIONS say."""
 
     unique: str | None = None
@@ -271,6 +271,7 @@ def task(
             priority=priority,
             queue_name=queue_name,
             backend=backend,
+            run_after=None,
             takes_context=takes_context,
             max_attempts=max_attempts,
             backoff=backoff,

@@ -5,12 +5,15 @@ from typing import Any, Literal, TypedDict
 
 from channels.generic.websocket import AsyncJsonWebsocketConsumer
 from channels.layers import BaseChannelLayer
+from django.tasks import task as django_task
 from typing_extensions import NotRequired, assert_type
 
 from channels_sqlite import Channel, Group, SyncChannelLayer, get_channel_layer, get_sync_channel_layer
 from channels_sqlite.consumers import DirectDispatch
 from channels_sqlite.exceptions import ChannelDatabaseError
 from channels_sqlite.layers import SqliteChannelLayer
+from channels_sqlite.tasks import Progress, TaskContext, await_result, progress_of, task, wait
+from channels_sqlite.testing import run_tasks
 
 
 class ChatMessage(TypedDict):
@@ -150,3 +153,46 @@ async def async_handles() -> None:
     assert_type(jobs.alisten(), AsyncIterator[Resize])
     async for job in jobs.alisten():
         assert_type(job["id"], int)
+
+
+@task
+def welcome(user: int, *, name: str = "") -> str:
+    return f"{user} {name}"
+
+
+@task(queue_name="mail", priority=10, max_attempts=5, backoff=30.0, retry_on=(OSError,))
+async def count(users: list[int]) -> int:
+    return len(users)
+
+
+@task(takes_context=True)
+def report(context: TaskContext, steps: int) -> None:
+    assert_type(context.attempt, int)
+    context.progress(1, steps, "begun")
+
+
+@task(takes_context=True, queue_name="mail")
+async def areport(context: TaskContext, steps: int) -> float:
+    await context.aprogress(0.5, steps)
+    return 0.5
+
+
+@django_task
+def plain(user: int) -> bytes:
+    return b""
+
+
+async def tasks() -> None:
+    result = welcome.enqueue(7, name="Ann")
+    assert_type(result.return_value, str)
+    assert_type(wait(result, timeout=1.0).return_value, str)
+    assert_type((await welcome.aenqueue(7)).return_value, str)
+    assert_type((await await_result(await count.aenqueue([1]))).return_value, int)
+    assert_type(count.using(unique="all", on_commit="other", priority=3).enqueue([1]).return_value, int)
+    assert_type(report.enqueue(3).return_value, None)
+    assert_type(areport.enqueue(steps=3).return_value, float)
+    assert_type(wait(plain.enqueue(3)).return_value, bytes)
+    assert_type([one.return_value for one in welcome.enqueue_many([((7,), {}), ((8,), {"name": "Ben"})])], list[str])
+    assert_type(progress_of(result), Progress | None)
+    welcome.enqueue_on_commit(7)
+    assert_type([one.id for one in run_tasks()], list[str])

@@ -8,6 +8,7 @@ from typing import Literal, TypedDict
 
 from channels_sqlite import Channel, Group, get_channel_layer, get_sync_channel_layer
 from channels_sqlite.layers import SqliteChannelLayer
+from channels_sqlite.tasks import TaskContext, task, wait
 
 
 class ChatMessage(TypedDict):
@@ -136,3 +137,31 @@ def wrong_calls_of_the_facade(message: ChatMessage) -> int:
     number: int = layer.receive("channel")  # expect: assignment | reportAssignmentType
     get_sync_channel_layer(None)  # expect: arg-type | reportArgumentType
     return number
+
+
+@task
+def welcome(user: int, name: str = "") -> str:
+    return f"{user} {name}"
+
+
+@task(takes_context=True)
+async def report(context: TaskContext, steps: int) -> int:
+    context.aprogress(1, steps)  # expect: unused-coroutine | reportUnusedCoroutine
+    context.progress("1", steps)  # expect: arg-type | reportArgumentType
+    return steps
+
+
+@task(retry_on=OSError)  # expect: call-overload untyped-decorator | reportArgumentType
+def unsteady() -> None: ...
+
+
+async def wrong_tasks() -> None:
+    welcome.enqueue("7")  # expect: arg-type | reportArgumentType
+    welcome.enqueue()  # expect: call-arg | reportCallIssue
+    welcome.enqueue(7, nmae="Ann")  # expect: call-arg | reportCallIssue
+    welcome.enqueue_on_commit("7")  # expect: arg-type | reportArgumentType
+    welcome.aenqueue(7)  # expect: unused-coroutine | reportUnusedCoroutine
+    report.enqueue("3")  # expect: arg-type | reportArgumentType
+    welcome.using(uniqe="x")  # expect: call-arg | reportCallIssue
+    number: int = wait(welcome.enqueue(7)).return_value  # expect: assignment | reportAssignmentType
+    welcome.enqueue_many([(number, {})])  # expect: list-item | reportArgumentType
