@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import django
 from django.contrib import admin, messages
@@ -20,9 +19,6 @@ from channels_sqlite.admin.pages import LookOnly, away, clock
 from channels_sqlite.exceptions import ChannelDatabaseError
 from channels_sqlite.kinds import TaskEnd
 from channels_sqlite.task_models import QueuedTask
-
-if TYPE_CHECKING:
-    from channels_sqlite.tasks.queue import TaskQueue
 
 __all__ = ["TaskAdmin"]
 
@@ -69,24 +65,21 @@ class TaskAdmin(LookOnly):
     @admin.action(description="Start selected failed tasks once more", permissions=["act"])
     def retry(self, request: HttpRequest, rows: QuerySet[QueuedTask]) -> None:
         """Start failed tasks again."""
-        self._act(request, rows, lambda queue, key: queue.write(queue.retry(key)) is not None, "started once more")
+        self._act(request, rows, "retry", "started once more")
 
     @admin.action(description="Cancel selected tasks that have not started", permissions=["act"])
     def cancel(self, request: HttpRequest, rows: QuerySet[QueuedTask]) -> None:
         """Cancel waiting tasks."""
-        self._act(request, rows, lambda queue, key: queue.write(queue.cancel(key)) is not None, "cancelled")
+        self._act(request, rows, "cancel", "cancelled")
 
-    def _act(
-        self,
-        request: HttpRequest,
-        rows: QuerySet[QueuedTask],
-        act: Callable[[TaskQueue, str], bool],
-        done: str,
-    ) -> None:
+    def _act(self, request: HttpRequest, rows: QuerySet[QueuedTask], what: str, done: str) -> None:
         if django.VERSION < (6, 0):
             messages.error(request, f"Tasks need Django 6.0 or newer, and this is {django.get_version()}.")
             return
+        from channels_sqlite.tasks import changes
         from channels_sqlite.tasks.backend import backend_of
+
+        act = changes.retry if what == "retry" else changes.cancel
 
         chosen = list(rows.values_list("backend", "key"))
         count = 0

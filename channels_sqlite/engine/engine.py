@@ -120,6 +120,15 @@ class Engine:
             self._background.call(self._register_in_thread, give_up)
         return self.can_receive()
 
+    def bury_the_dead_blocking(self) -> None:
+        """Clear up after dead processes now, without waiting for the next round; for a thread without an event loop."""
+        self._background.call(self._bury_in_thread)
+
+    def _bury_in_thread(self) -> None:
+        self.database.open()
+        if self._housekeeping is not None:
+            self._housekeeping.bury_the_dead()
+
     def can_receive(self) -> bool:
         """Whether the database is open and other processes know of this one."""
         return self._registration.done and self.database.is_sound()

@@ -161,7 +161,7 @@ def _queues(store: Store, now: float) -> tuple[QueueStatus, ...]:
             failed=row.failed,
             oldest_due_age_s=None if row.oldest_due_at is None else _age(row.oldest_due_at, now),
         )
-        for row in store.queues()
+        for row in store.queues(now)
     )
 
 

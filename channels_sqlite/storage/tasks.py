@@ -202,10 +202,13 @@ DELETE_FINISHED = """
 """
 # Parameters: prefix.
 FLUSH_TASKS = f"DELETE FROM channels_sqlite_queuedtask WHERE prefix = ? AND state <> {RUNNING}"
-# Parameters: prefix. Scans what is kept of the prefix, without the payloads that have pages of their own.
+# Parameters: now, now, now, prefix. Scans what is kept of it, without the payloads that have pages of their own.
+# What is due and was not made ready yet, for want of a worker, counts as ready.
 QUEUES = f"""
-    SELECT backend, queue, sum(state = {READY}), sum(state = {DELAYED}), sum(state = {RUNNING}), sum(state = {FAILED}),
-        min(CASE WHEN state = {READY} THEN due_at END)
+    SELECT backend, queue,
+        sum(state = {READY} OR (state = {DELAYED} AND due_at <= ?)), sum(state = {DELAYED} AND due_at > ?),
+        sum(state = {RUNNING}), sum(state = {FAILED}),
+        min(CASE WHEN state IN ({READY}, {DELAYED}) AND due_at <= ? THEN due_at END)
     FROM channels_sqlite_queuedtask WHERE prefix = ? GROUP BY backend, queue ORDER BY backend, queue
 """
 # Parameters: prefix. Scans channels_sqlite_task_running.
@@ -369,9 +372,9 @@ class Tasks(Table):
         """Delete all tasks that do not run; return how many there were."""
         return self._execute(FLUSH_TASKS, (self._prefix,)).rowcount
 
-    def queues(self) -> list[QueueCounts]:
+    def queues(self, now: float) -> list[QueueCounts]:
         """Count the tasks of each queue."""
-        return [QueueCounts(*row) for row in self._execute(QUEUES, (self._prefix,))]
+        return [QueueCounts(*row) for row in self._execute(QUEUES, (now, now, now, self._prefix))]
 
     def running_of(self) -> dict[str, int]:
         """Return how many tasks each worker runs."""

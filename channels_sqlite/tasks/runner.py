@@ -30,9 +30,11 @@ Finish = Callable[[TaskRow, Outcome], "TaskRow | None"]
 class Start:
     """One attempt that this process has claimed. `run` in a thread, `arun` on an event loop; never raises."""
 
-    def __init__(self, queue: TaskQueue, row: TaskRow) -> None:
+    def __init__(self, queue: TaskQueue, row: TaskRow, *, in_test: bool = False) -> None:
+        """`in_test`: transactions that this thread has open are the test's, and stay."""
         self._queue = queue
         self.row = row
+        self._in_test = in_test
         self._task: AnyTask | None = None
         self._result: AnyResult | None = None
 
@@ -42,7 +44,7 @@ class Start:
         try:
             outcome = self._attempt()
         finally:
-            _close_connections()
+            self._close_connections()
         finished = finish(self.row, outcome)
         return self._told(self._log(finished, outcome, began))
 
@@ -58,7 +60,7 @@ class Start:
         """Likewise, for coroutine tasks."""
         began = time.monotonic()
         outcome = await self._aattempt()
-        await sync_to_async(_close_connections)()
+        await sync_to_async(self._close_connections)()
         finished = self._log(await finish(self.row, outcome), outcome, began)
         await sync_to_async(self._told)(finished)
 
@@ -97,8 +99,17 @@ class Start:
             return None
         if result.is_finished:
             _send_finished(result)
-            _close_connections()
+            self._close_connections()
         return result
+
+    def _close_connections(self) -> None:
+        """Hold no connection of Django's between tasks, whatever the task has left open."""
+        for connection in connections.all(initialized_only=True):
+            if connection.in_atomic_block and self._in_test:
+                continue
+            connection.close()
+            if connection.in_atomic_block:  # entered by hand and never left
+                del connections[connection.alias]
 
 
 class Teller:
@@ -133,10 +144,3 @@ def send_finished(queue: TaskQueue, row: TaskRow) -> None:
         logger.warning("task %s %s failed, and nobody is told: %s", row.key, row.path, error)
         return
     _send_finished(result)
-
-
-def _close_connections() -> None:
-    """Hold no connection of Django's between tasks; one with a transaction open is a test's."""
-    for connection in connections.all(initialized_only=True):
-        if not connection.in_atomic_block:
-            connection.close()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -81,6 +82,7 @@ class Worker:
         engine = engine_of(self._layer)
         try:
             engine.ready_to_receive_blocking()
+            self._clear_up(engine)
             logger.info(
                 "worker %s (pid %d) runs tasks of %s in %d threads and one event loop",
                 engine.client,
@@ -97,6 +99,14 @@ class Worker:
             close_layer(self._layer)
         logger.info("worker %s (pid %d) ends after %d tasks", engine.client, os.getpid(), self._claimed)
         return MAX_TASKS_REACHED if self._is_used_up and not self._stopping else 0
+
+    @staticmethod
+    def _clear_up(engine: Engine) -> None:
+        """Give back the tasks of workers that died while nobody was there to see it."""
+        try:
+            engine.bury_the_dead_blocking()
+        except (sqlite3.Error, ChannelDatabaseError) as error:  # the next round does it
+            engine.reports.failed("looking for dead processes", error)
 
     def _work(self, engine: Engine) -> None:
         while True:

@@ -48,6 +48,6 @@ def run_tasks(*, backend: str = "default", queues: Sequence[str] = ()) -> list[T
             continue
         if not rows:
             return results
-        result = Start(queue, rows[0]).run(lambda row, outcome: queue.write(queue.finish(row, outcome)))
+        result = Start(queue, rows[0], in_test=True).run(lambda row, outcome: queue.write(queue.finish(row, outcome)))
         if result is not None:
             results.append(result)

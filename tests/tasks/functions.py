@@ -12,7 +12,7 @@ from pathlib import Path
 
 import django.tasks
 from django.contrib.auth import get_user_model
-from django.db import connections
+from django.db import connections, transaction
 
 from channels_sqlite.tasks import TaskContext, task
 
@@ -183,6 +183,12 @@ def enqueue_more(levels: int) -> int:
     if levels:
         enqueue_more.enqueue(levels - 1)
     return levels
+
+
+@task
+def leave_a_transaction_open() -> None:
+    transaction.atomic(using="channels").__enter__()
+    get_user_model().objects.using("channels").first()
 
 
 def not_a_task() -> None:

@@ -14,11 +14,13 @@ from django.contrib.auth.models import Permission
 from django.core.checks import run_checks
 from django.core.management import CommandError, call_command
 from django.tasks import TaskResultStatus
-from django.test import Client, override_settings
+from django.tasks.signals import task_finished
+from django.test import Client, SimpleTestCase, override_settings
 
 from channels_sqlite import get_sync_channel_layer
 from channels_sqlite.task_models import QueuedTask
-from channels_sqlite.testing import run_tasks
+from channels_sqlite.tasks.results import AnyResult
+from channels_sqlite.testing import IsolatedChannelLayersMixin, run_tasks
 from tests.processes.evidence import query
 from tests.tasks import functions
 from tests.tasks.setup import TaskSettings, WorkerFactory, entry, fresh, task_settings
@@ -76,7 +78,17 @@ def test_a_retry_is_one_more_start_whatever_max_attempts_says(tasks: TaskSetting
 
 def test_a_waiting_task_is_cancelled(tasks: TaskSettings) -> None:
     waiting = functions.add.enqueue(1)
-    run("channels_tasks", "cancel", waiting.id)
+    told: list[str] = []
+
+    def receive(task_result: AnyResult, **kwargs: object) -> None:
+        told.append(task_result.id)
+
+    task_finished.connect(receive)
+    try:
+        run("channels_tasks", "cancel", waiting.id)
+    finally:
+        task_finished.disconnect(receive)
+    assert told == [waiting.id]
     assert fresh(waiting).status == TaskResultStatus.FAILED
     assert [error.exception_class_path for error in waiting.errors] == ["channels_sqlite.tasks.TaskCancelled"]
     assert run_tasks() == []
@@ -209,6 +221,18 @@ def _permission(name: str) -> Permission:
 
 def _act(client: Client, action: str, row: int) -> None:
     client.post("/admin/channels_sqlite/queuedtask/", {"action": action, "_selected_action": [row]}, follow=True)
+
+
+class IsolatedTests(IsolatedChannelLayersMixin, SimpleTestCase):
+    """Each of the two finds an empty queue, whichever runs first."""
+
+    def test_one(self) -> None:
+        functions.add.enqueue(1)
+        assert [result.return_value for result in run_tasks()] == [1]
+        functions.add.enqueue(2)
+
+    def test_other(self) -> None:
+        self.test_one()
 
 
 def test_a_hundred_thousand_others_do_not_change_what_a_claim_looks_at(tasks: TaskSettings) -> None:

@@ -233,6 +233,12 @@ def test_no_connection_of_djangos_is_held_across_tasks(start_worker: WorkerFacto
             assert result.return_value == []
 
 
+def test_a_transaction_that_a_task_leaves_open_ends_with_it(start_worker: WorkerFactory) -> None:
+    start_worker("--threads", "1")
+    assert wait(functions.leave_a_transaction_open.enqueue(), DEADLINE_S).status == TaskResultStatus.FAILED  # no table
+    assert wait(functions.add.enqueue(1), DEADLINE_S).return_value == 1
+
+
 @pytest.mark.slow
 def test_ten_thousand_tasks_leave_nothing_behind(start_worker: WorkerFactory) -> None:
     start_worker("--threads", "2")

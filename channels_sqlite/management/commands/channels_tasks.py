@@ -72,8 +72,9 @@ class Command(BaseCommand):
             )
 
     def _change(self, queue: Any, action: str, key: str) -> None:  # Any: a class that Django 5.2 cannot import
-        changed = queue.write(queue.retry(key) if action == "retry" else queue.cancel(key))
-        if changed is not None:
+        from channels_sqlite.tasks import changes
+
+        if changes.retry(queue, key) if action == "retry" else changes.cancel(queue, key):
             self.stdout.write(f"{key}: {'starts once more' if action == 'retry' else 'cancelled'}.")
             return
         rows = queue.read(lambda store: [row for row in (store.task(queue.alias, key),) if row is not None])
