@@ -141,7 +141,8 @@ class Worker:
                 self._start(row)
             if claimed is None or claimed:
                 return 0.0
-        times = [time_at for time_at in (looked.next_due, *scheduled_at) if time_at is not None]
+        # What was due already waits for room, which opens the gate.
+        times = [time_at for time_at in (looked.next_due, *scheduled_at) if time_at is not None and time_at > now]
         if not times:
             return None
         return time.monotonic() + min(max(min(times) - time.time(), 0.001), CLOCK_S)

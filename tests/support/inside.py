@@ -6,7 +6,7 @@ import threading
 from argparse import Action, ArgumentParser, _SubParsersAction
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.db.models import Manager, Model
 from django.db.models.options import Options
@@ -20,10 +20,13 @@ from channels_sqlite.delivery.mailbox import Mailbox
 from channels_sqlite.engine.engine import Engine
 from channels_sqlite.engine.housekeeping import Housekeeping
 from channels_sqlite.engine.seat import Seat
-from channels_sqlite.layers import SqliteChannelLayer
+from channels_sqlite.layers import SqliteChannelLayer, close_layer
 from channels_sqlite.storage.outbox import Outbox
 from channels_sqlite.waking.thread_watch import ThreadWatch
 from channels_sqlite.waking.wake_socket import WakeSocket
+
+if TYPE_CHECKING:
+    from channels_sqlite.tasks.worker import Worker
 
 # Engines
 
@@ -216,3 +219,22 @@ def threads_of(executor: ThreadPoolExecutor) -> set[threading.Thread]:
 def say_nothing_when_destroyed(task: "asyncio.Task[Any]") -> None:
     """A task that is destroyed while it waits logs that; there is no public way to have it be silent."""
     task._log_destroy_pending = False  # type: ignore[attr-defined]  # as above
+
+
+# Annotated by name alone: with Django 5.2 the class cannot be imported.
+
+
+def fill_worker(worker: "Worker", running: int = 100) -> None:
+    """As if so many tasks of each kind ran."""
+    worker._in_threads = set(range(-running, 0))
+    worker._on_loop = set(range(-running, 0))
+
+
+def turn_of(worker: "Worker") -> float | None:
+    return worker._turn()
+
+
+def end_worker(worker: "Worker") -> None:
+    worker._threads.shutdown()
+    worker._loop.close()
+    close_layer(worker._layer)

@@ -14,6 +14,8 @@ from django.tasks import TaskResultStatus
 from channels_sqlite.kinds import TaskState
 from channels_sqlite.tasks import wait
 from channels_sqlite.tasks.results import AnyResult, errors_of
+from channels_sqlite.tasks.worker import Plan, Worker
+from tests.support import inside
 from tests.support.waiting import eventually
 from tests.tasks import functions
 from tests.tasks.setup import DEADLINE_S, TaskSettings, WorkerFactory, entry, fresh
@@ -123,6 +125,7 @@ def test_a_worker_serves_the_queues_that_it_is_given(start_worker: WorkerFactory
     worker.stop()
 
 
+@pytest.mark.slow
 def test_a_limit_holds_over_all_workers(tasks: TaskSettings, start_worker: WorkerFactory, tmp_path: Path) -> None:
     log = tmp_path / "log"
     functions.spans.using(queue_name="mail").enqueue_many([((str(log), str(i), 0.02), {}) for i in range(20)])
@@ -136,6 +139,7 @@ def test_a_limit_holds_over_all_workers(tasks: TaskSettings, start_worker: Worke
     assert (most, log.read_text().count("end")) == (2, 20)
 
 
+@pytest.mark.slow
 def test_burst_ends_when_nothing_is_due(start_worker: WorkerFactory) -> None:
     chain = functions.enqueue_more.enqueue(3)
     later = functions.add.using(run_after=functions.utc_now() + timedelta(hours=1)).enqueue(1)
@@ -204,6 +208,7 @@ def test_children_end_with_a_killed_parent(start_worker: WorkerFactory) -> None:
     assert alive == []
 
 
+@pytest.mark.slow
 def test_a_process_is_replaced_after_max_tasks(start_worker: WorkerFactory, tmp_path: Path) -> None:
     Path(tmp_path / "go").touch()
     arguments = (str(tmp_path / "started"), str(tmp_path / "go"))
@@ -214,6 +219,7 @@ def test_a_process_is_replaced_after_max_tasks(start_worker: WorkerFactory, tmp_
     assert sorted(pids.count(pid) for pid in set(pids)) == [1, 2, 2]
 
 
+@pytest.mark.slow
 def test_a_child_that_cannot_start_is_replaced_after_a_pause(tasks: TaskSettings, start_worker: WorkerFactory) -> None:
     tasks.database.path.rename(tasks.database.path.with_suffix(".away"))
     worker = start_worker(ready=False)
@@ -237,6 +243,21 @@ def test_a_transaction_that_a_task_leaves_open_ends_with_it(start_worker: Worker
     start_worker("--threads", "1")
     assert wait(functions.leave_a_transaction_open.enqueue(), DEADLINE_S).status == TaskResultStatus.FAILED  # no table
     assert wait(functions.add.enqueue(1), DEADLINE_S).return_value == 1
+
+
+def test_without_room_a_worker_sleeps_though_something_is_due(tasks: TaskSettings) -> None:
+    plan = Plan(backend="default", queues=("default",), threads=1, burst=False, max_tasks=None)
+    worker = Worker(tasks.backend, plan)
+    try:
+        due = functions.utc_now() + timedelta(milliseconds=50)
+        functions.add.using(run_after=due).enqueue(1)
+        eventually(lambda: functions.utc_now() > due, DEADLINE_S)
+        inside.fill_worker(worker)
+        assert inside.turn_of(worker) is None
+        inside.fill_worker(worker, running=0)
+        assert inside.turn_of(worker) == 0.0  # it has started one
+    finally:
+        inside.end_worker(worker)
 
 
 @pytest.mark.slow
