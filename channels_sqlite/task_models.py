@@ -40,7 +40,8 @@ class QueuedTask(models.Model):
     max_crashes = models.IntegerField()
     last_start = models.BooleanField(default=False, help_text="what raises now is tried no more")
     ended = models.SmallIntegerField(choices=TaskEnd.choices, default=TaskEnd.OWN)
-    untold = models.BooleanField(default=False, help_text="taken from a dead worker, and nobody told yet")
+    # A number: Django 5.2 and 6.0 write conditions on booleans each in their own way.
+    untold = models.SmallIntegerField(default=0, help_text="1: taken from a dead worker, and nobody told yet")
     progress = models.BinaryField(null=True)
     outcome = models.BinaryField(null=True, help_text="what it returned")
     errors = models.BinaryField(null=True, help_text="what it raised, start by start")

@@ -94,8 +94,8 @@ class LayerStatus:
     groups: tuple[GroupStatus, ...]  # the largest first
     processes: tuple[ProcessStatus, ...]  # the eldest first
     counters: Counters  # of all these processes together
-    queues: tuple[QueueStatus, ...]
-    workers: tuple[WorkerStatus, ...]
+    queues: tuple[QueueStatus, ...] = ()
+    workers: tuple[WorkerStatus, ...] = ()
 
     def as_json(self) -> dict[str, object]:
         """Return it as dicts, lists, numbers and strings."""

@@ -51,7 +51,7 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "untold",
-                    models.BooleanField(default=False, help_text="taken from a dead worker, and nobody told yet"),
+                    models.SmallIntegerField(default=0, help_text="1: taken from a dead worker, and nobody told yet"),
                 ),
                 ("progress", models.BinaryField(null=True)),
                 ("outcome", models.BinaryField(help_text="what it returned", null=True)),

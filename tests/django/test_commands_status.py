@@ -144,6 +144,8 @@ async def test_json_has_the_documented_shape(make_layer: LayerFactory, database:
         "rows": 3,
         "newest_id": 3,
         "groups": [{"name": "room", "members": 2}],
+        "queues": [],
+        "workers": [],
     }
 
 
