@@ -14,6 +14,8 @@ OURS = {
     "channels_sqlite_membership",
     "channels_sqlite_process",
     "channels_sqlite_listener",
+    "channels_sqlite_queuedtask",
+    "channels_sqlite_taskschedule",
 }
 
 
