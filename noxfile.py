@@ -213,7 +213,7 @@ def run_in_forky(session: nox.Session, root: Path) -> None:
     install(session, *there, *wheels, PACKAGE, "--group", "test")
     copy_tests(root / "project")
     variables = {**VARIABLES, "PYTHONDONTWRITEBYTECODE": "1"}
-    for arguments in (["-c", VERSIONS], pytest_arguments(session, "--basetemp=/tmp/t", *CORE_ARGUMENTS)):
+    for arguments in (["-c", VERSIONS], pytest_arguments(session, "--basetemp=/t", *CORE_ARGUMENTS)):
         command = forky.command_inside(root, "python3", *arguments, folder="/project", **variables)
         session.run(*command, external=True, log=False, success_codes=success_codes(session))
 
