@@ -7,7 +7,7 @@ from django.db.models import Q
 
 from channels_sqlite.kinds import Kind, State
 
-__all__ = ["Listener", "Membership", "Message", "Process"]
+__all__ = ["Listener", "Membership", "Message", "Process", "Scheduled"]
 
 
 class Message(models.Model):
@@ -18,7 +18,12 @@ class Message(models.Model):
     kind = models.SmallIntegerField(choices=Kind.choices)
     state = models.SmallIntegerField(choices=State.choices)
     queue = models.CharField(max_length=100, help_text="channel, process-specific channel up to its !, or group")
-    local = models.CharField(max_length=100, null=True, help_text="what follows the ! of a process-specific channel")
+    # Several names are longer. SQLite holds nobody to a length, and altering the column would copy the whole table.
+    local = models.CharField(
+        max_length=100,
+        null=True,
+        help_text="what follows the ! of a process-specific channel; of a group, the members that do not get it",
+    )
     client = models.CharField(max_length=100, null=True, help_text="the process that the row is for")
     created_at = models.FloatField(help_text="seconds since 1970")
     expires_at = models.FloatField(help_text="seconds since 1970")
@@ -95,3 +100,33 @@ class Listener(models.Model):
         constraints = (
             models.UniqueConstraint(fields=["prefix", "channel", "client"], name="channels_sqlite_listener"),
         )
+
+
+class Scheduled(models.Model):
+    """A message that is to be sent later. Due, it goes from here into the log, in one transaction."""
+
+    id = models.BigAutoField(primary_key=True)
+    prefix = models.CharField(max_length=100)
+    kind = models.SmallIntegerField(choices=Kind.choices)
+    name = models.CharField(max_length=100, help_text="channel or group")
+    excluded = models.TextField(blank=True, help_text="members of a group that do not get it")
+    token = models.CharField(max_length=32, help_text="what only the message's ticket knows")
+    created_at = models.FloatField(help_text="seconds since 1970")
+    due_at = models.FloatField(help_text="seconds since 1970")
+    expiry_s = models.FloatField(help_text="seconds from the moment when it is sent")
+    tries = models.IntegerField(help_text="how often its channel was full, or others waited before it there")
+    payload = models.BinaryField()
+
+    class Meta:
+        verbose_name_plural = "scheduled"
+        indexes = (
+            # What is not due yet, or about to be sent, in order.
+            models.Index(fields=["prefix", "due_at", "id"], condition=Q(tries=0), name="channels_sqlite_due"),
+            # What is tried again, in order for each channel.
+            models.Index(
+                fields=["prefix", "name", "due_at", "id"], condition=Q(tries__gt=0), name="channels_sqlite_held_up"
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"scheduled message {self.pk}"

@@ -21,7 +21,7 @@ class LogRow(NamedTuple):
     id: int
     kind: int
     queue: str
-    local: str | None
+    local: str | None  # of a broadcast, the members that do not get it, with a space between them
     expires_at: float
     payload: bytes
 

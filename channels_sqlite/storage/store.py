@@ -12,6 +12,7 @@ from channels_sqlite.storage.groups import Groups
 from channels_sqlite.storage.messages import Messages
 from channels_sqlite.storage.overview import Overview
 from channels_sqlite.storage.readers import Readers
+from channels_sqlite.storage.scheduled import Scheduled
 
 __all__ = ["Store"]
 
@@ -38,6 +39,7 @@ FORGET = (
 FLUSH = (
     "DELETE FROM channels_sqlite_message WHERE prefix = ?",
     "DELETE FROM channels_sqlite_membership WHERE prefix = ?",
+    "DELETE FROM channels_sqlite_scheduled WHERE prefix = ?",
 )
 # Fails with "no such table" or "no such column" where migrations are missing.
 PROBES = (
@@ -51,10 +53,14 @@ PROBES = (
     FROM channels_sqlite_process LIMIT 0
     """,
     "SELECT id, prefix, channel, client FROM channels_sqlite_listener LIMIT 0",
+    """
+    SELECT id, prefix, kind, name, excluded, token, created_at, due_at, expiry_s, tries, payload
+    FROM channels_sqlite_scheduled LIMIT 0
+    """,
 )
 
 
-class Store(Messages, Groups, Readers, Overview):
+class Store(Messages, Groups, Readers, Scheduled, Overview):
     """The statements on one connection, for the layer with this `prefix`."""
 
     def begin(self) -> None:
@@ -91,7 +97,7 @@ class Store(Messages, Groups, Readers, Overview):
             self._execute(statement, (client,))
 
     def flush(self) -> None:
-        """Delete all messages and memberships."""
+        """Delete all messages, those that are to be sent later included, and all memberships."""
         for statement in FLUSH:
             self._execute(statement, (self._prefix,))
 

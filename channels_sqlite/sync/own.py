@@ -17,11 +17,11 @@ from channels_sqlite.concurrency import endings
 from channels_sqlite.concurrency.gate import Stop
 from channels_sqlite.concurrency.reentry import exclusive
 from channels_sqlite.delivery.mailboxes import Taken
-from channels_sqlite.delivery.operations import Operations
 from channels_sqlite.engine import receive as receiving
 from channels_sqlite.engine.engine import Engine
 from channels_sqlite.exceptions import ChannelDatabaseError, LayerClosedError
 from channels_sqlite.layers import SqliteChannelLayer, close_layer, codec_of, engine_of, options_of
+from channels_sqlite.sending import Due
 from channels_sqlite.storage.store import Store
 from channels_sqlite.storage.transactions import Transaction
 from channels_sqlite.sync.atomic_blocks import join, open_transaction
@@ -42,43 +42,61 @@ class SqliteBlocking:
         self._alias = options_of(layer).database
         self._prefix = options_of(layer).prefix
 
-    def encode(self, message: Mapping[str, object]) -> bytes:
+    def require(self, method: str, *, expiry: object = None, exclude: object = None) -> None:
+        """There is all of it."""
+
+    def encode(self, message: Mapping[str, object], path: str = "message") -> bytes:
         """Check and encode."""
-        return self._codec.encode(message)
+        return self._codec.encode(message, path)
 
     # Writing
 
-    def send(self, channel: str, encoded: bytes) -> None:
-        """Append the message, committed when this returns; in an open transaction of this thread, with it."""
-        self._write(lambda operations: operations.send(channel, encoded), len(encoded))
+    def send(self, channel: str, encoded: Sequence[bytes], expiry: float | None) -> None:
+        """Append the messages, committed when this returns; in an open transaction of this thread, with it."""
+        self._write(lambda engine: engine.operations.send(channel, encoded, expiry), _size(encoded))
 
-    def group_send(self, group: str, encoded: bytes) -> None:
+    def group_send(self, group: str, encoded: Sequence[bytes], expiry: float | None, excluded: frozenset[str]) -> None:
         """Likewise."""
-        self._write(lambda operations: operations.group_send(group, encoded), len(encoded))
+        self._write(lambda engine: engine.operations.group_send(group, encoded, expiry, excluded), _size(encoded))
+
+    def send_later(self, channel: str, encoded: bytes, due: Due, expiry: float | None) -> str:
+        """Likewise."""
+        return self._write(lambda engine: engine.schedule.send_later(channel, encoded, due, expiry), len(encoded))
+
+    def group_send_later(
+        self, group: str, encoded: bytes, due: Due, expiry: float | None, excluded: frozenset[str]
+    ) -> str:
+        """Likewise."""
+        return self._write(
+            lambda engine: engine.schedule.group_send_later(group, encoded, due, expiry, excluded), len(encoded)
+        )
+
+    def cancel(self, ticket: str) -> bool:
+        """Likewise."""
+        return self._write(lambda engine: engine.schedule.cancel(ticket))
 
     def group_add(self, group: str, channel: str) -> None:
         """Likewise."""
-        self._write(lambda operations: operations.group_add(group, channel))
+        self._write(lambda engine: engine.operations.group_add(group, channel))
 
     def group_discard(self, group: str, channel: str) -> None:
         """Likewise."""
-        self._write(lambda operations: operations.group_discard(group, channel))
+        self._write(lambda engine: engine.operations.group_discard(group, channel))
 
     def flush(self) -> None:
         """Likewise."""
-        self._write(lambda operations: operations.flush)
+        self._write(lambda engine: engine.operations.flush)
 
-    def _write(self, operation: Callable[[Operations], Callable[[Transaction], None]], size_bytes: int = 0) -> None:
-        def write() -> None:
+    def _write(self, operation: Callable[[Engine], Callable[[Transaction], T]], size_bytes: int = 0) -> T:
+        def write() -> T:
             engine = engine_of(self._layer)
-            apply = operation(engine.operations)
+            apply = operation(engine)
             transaction = open_transaction(self._alias)
             if transaction is None:
-                engine.outbox.write_blocking(apply, size_bytes)
-            else:
-                join(transaction, engine, self._prefix, apply)
+                return engine.outbox.write_blocking(apply, size_bytes)
+            return join(transaction, engine, self._prefix, apply)
 
-        self._call(write)
+        return self._call(write)
 
     def _call(self, work: Callable[[], T]) -> T:
         """Do what one call of the facade is for, in one go; at the interpreter's end, leave nothing open after it."""
@@ -195,3 +213,7 @@ class SqliteBlocking:
         """Close the layer, for its async face as well."""
         with exclusive:
             close_layer(self._layer)
+
+
+def _size(encoded: Sequence[bytes]) -> int:
+    return sum(map(len, encoded))

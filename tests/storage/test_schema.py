@@ -11,17 +11,19 @@ import pytest
 from django.apps import apps
 from django.core.management import call_command
 
-from channels_sqlite.storage import groups, messages, overview, readers, store
+from channels_sqlite.storage import groups, messages, overview, readers, scheduled, store
 from channels_sqlite.storage.store import Store
 from tests.support import inside
 from tests.support.databases import fresh_file
 
-OURS = ("message", "membership", "process", "listener")
+OURS = ("message", "membership", "process", "listener", "scheduled")
 
 WAITING = "channels_sqlite_waiting"
 ADDRESSED = "channels_sqlite_addressed"
 MEMBER = "sqlite_autoindex_channels_sqlite_membership_1"  # of the unique constraint
 LISTENER = "sqlite_autoindex_channels_sqlite_listener_1"
+DUE = "channels_sqlite_due"
+HELD_UP = "channels_sqlite_held_up"
 BY_ROWID = "USING INTEGER PRIMARY KEY"
 
 PLANS: dict[str, list[str]] = {
@@ -90,6 +92,28 @@ PLANS: dict[str, list[str]] = {
     "FORGET[0]": ["SEARCH channels_sqlite_membership USING (COVERING )?INDEX channels_sqlite_membership_of"],
     "FORGET[1]": ["SCAN channels_sqlite_listener"],  # once for a dead process; few rows
     "FORGET[2]": [r"SEARCH channels_sqlite_process USING INDEX \w+ \(client=\?\)"],
+    "ELDEST": ["SCAN channels_sqlite_process", "USE TEMP B-TREE FOR ORDER BY"],  # one row for each process
+    "CANCEL": [rf"SEARCH channels_sqlite_scheduled {BY_ROWID}"],
+    "NEXT_DUE": [rf"SEARCH channels_sqlite_scheduled USING COVERING INDEX {DUE} \(prefix=\?\)"],
+    "AGENDA": [
+        "SCAN CONSTANT ROW",
+        rf"SEARCH channels_sqlite_scheduled USING COVERING INDEX {DUE} \(prefix=\?\)",
+        rf"SEARCH channels_sqlite_scheduled USING COVERING INDEX {HELD_UP} \(prefix=\?\)",
+    ],
+    "DUE": [rf"SEARCH channels_sqlite_scheduled USING INDEX {DUE} \(prefix=\? AND due_at<\?\)"],
+    "IS_HELD_UP": [
+        "SCAN CONSTANT ROW",
+        rf"SEARCH channels_sqlite_scheduled USING COVERING INDEX {HELD_UP} \(prefix=\? AND name=\?\)",
+    ],
+    "NEXT_HELD_UP": [rf"SEARCH channels_sqlite_scheduled USING COVERING INDEX {HELD_UP} \(prefix=\? AND name>\?\)"],
+    "HELD_UP": [rf"SEARCH channels_sqlite_scheduled USING INDEX {HELD_UP} \(prefix=\? AND name=\?\)"],
+    "TRIED": [rf"SEARCH channels_sqlite_scheduled {BY_ROWID}"],
+    "TAKE": [rf"SEARCH channels_sqlite_scheduled {BY_ROWID}"],
+    "COUNT_SCHEDULED": [
+        "SCAN CONSTANT ROW",
+        rf"SEARCH channels_sqlite_scheduled USING COVERING INDEX {DUE} \(prefix=\?\)",
+        rf"SEARCH channels_sqlite_scheduled USING COVERING INDEX {HELD_UP} \(prefix=\?\)",
+    ],
     "WAITING_CHANNELS": [
         rf"SEARCH channels_sqlite_message USING (COVERING )?INDEX {WAITING} \(prefix=\?\)",
         rf"SEARCH channels_sqlite_message {BY_ROWID}",
@@ -134,6 +158,9 @@ NOT_PLANNED = {
     "PROBES[1]",
     "PROBES[2]",
     "PROBES[3]",
+    "PROBES[4]",
+    "FLUSH[2]",
+    "SCHEDULE",
 }
 """Statements that search nothing, or are meant to look at everything."""
 
@@ -141,7 +168,7 @@ NOT_PLANNED = {
 def all_statements() -> dict[str, str]:
     """Every statement of the store by its name, those of a tuple with their index."""
     found: dict[str, str] = {}
-    modules = (messages, groups, readers, overview, store)
+    modules = (messages, groups, readers, scheduled, overview, store)
     for name, value in [item for module in modules for item in vars(module).items()]:
         if not name.isupper() or name.startswith("_"):
             continue
@@ -178,6 +205,10 @@ def fill(connection: sqlite3.Connection) -> None:
         SELECT 'client' || n, 'asgi', n, '', '', 0, '{}', 0, 0 FROM counter;
         INSERT INTO channels_sqlite_listener (prefix, channel, client)
         SELECT DISTINCT 'asgi', queue, 'client1' FROM channels_sqlite_message WHERE kind = 0;
+        INSERT INTO channels_sqlite_scheduled
+            (prefix, kind, name, excluded, token, created_at, due_at, expiry_s, tries, payload)
+        WITH RECURSIVE counter(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM counter WHERE n < 5000)
+        SELECT 'asgi', 0, 'queue' || (n % 50), '', '', 0, n, 60, CASE WHEN n < 500 THEN 1 ELSE 0 END, x'80' FROM counter;
         COMMIT;
         ANALYZE;
         """
@@ -256,9 +287,10 @@ def test_the_store_knows_exactly_the_columns_of_the_migrations(connection: sqlit
     assert {field.column for field in inside.meta_of(model).concrete_fields} == columns
 
 
-def test_ids_of_messages_are_never_used_twice(connection: sqlite3.Connection) -> None:
+@pytest.mark.parametrize("table", ["message", "scheduled"])
+def test_ids_are_never_used_twice(connection: sqlite3.Connection, table: str) -> None:
     (definition,) = connection.execute(
-        "SELECT sql FROM sqlite_master WHERE name = 'channels_sqlite_message'"
+        "SELECT sql FROM sqlite_master WHERE name = ?", (f"channels_sqlite_{table}",)
     ).fetchone()
     assert "AUTOINCREMENT" in definition
 
