@@ -24,8 +24,8 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("processes",),
     ("concurrency",),
     ("migrations", "models"),
-    ("reports",),
-    ("ages", "codec", "counters", "exceptions", "kinds", "names", "options", "sending"),
+    ("reports", "sending"),
+    ("ages", "codec", "counters", "exceptions", "kinds", "names", "options"),
 )
 """Modules and folders, each of which imports from its own line and those below; migrations need no module at all."""
 
