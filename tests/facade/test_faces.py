@@ -58,7 +58,7 @@ def documented_errors(method: Callable[..., Any]) -> set[str]:
 
 def test_the_sync_face_has_every_method_of_the_async_one() -> None:
     assert set(sync_face()) == set(async_face()) | SYNC_ALONE
-    assert len(async_face()) == 10
+    assert len(async_face()) == 15
 
 
 def test_methods_of_both_faces_have_the_same_parameters() -> None:
