@@ -47,6 +47,9 @@ class SyncChannelLayer:
     SynchronousOnlyOperation and names the call to await instead. A transaction that the calling thread has open on the
     layer's own database takes the call in: it commits or rolls back with it. All other transactions do not matter; for
     them there are the `_on_commit` methods.
+
+    What another package's layer cannot do raises NotImplementedError, which names the method and the backend: `expiry`
+    and `exclude`, what is sent later, and for some of them who is in a group.
     """
 
     def __init__(self, layer: BaseChannelLayer) -> None:
@@ -70,9 +73,6 @@ class SyncChannelLayer:
                 serialised; names the path.
             ValueError: the message has the key `__asgi_channel__`, or `expiry` is not finite and greater than 0.
             ChannelDatabaseError: the database could not be written; the text says why and what to do.
-
-        Over another layer `expiry` is refused with a NotImplementedError, as are the other parameters and methods that
-        only ours has.
         """
         self._check("send", channel, expiry=expiry)
         self._blocking.send(channel, (self._blocking.encode(message),), expiry)
