@@ -28,7 +28,7 @@ TRY_AGAIN_S = 1.0  # between two tries at a full channel
 STAND_IN_S = 0.4  # later than the one that is elected
 STAND_IN_TRIES_S = 3.0  # likewise, for what is held up
 ROUND_S = 0.25  # the longest that is sent in one go: other jobs wait for it
-LONGEST_S = 60.0  # until the next look: the wall clock may be set meanwhile, where nobody ticks
+LONGEST_S = 86400.0  # until the next look: no lock can be waited on for centuries
 
 
 class DueMessages:
