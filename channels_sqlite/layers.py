@@ -22,7 +22,7 @@ from channels_sqlite.delivery.consumers import note_made
 from channels_sqlite.engine.engine import Engine
 from channels_sqlite.engine.receive import CoroutineReceiver, Line
 from channels_sqlite.options import Options
-from channels_sqlite.sending import Batch, require_due, require_excluded, require_expiry
+from channels_sqlite.sending import NOBODY, Batch, require_due, require_excluded, require_expiry
 from channels_sqlite.storage.transactions import Transaction
 
 # pyright: reportPrivateUsage=false
@@ -70,7 +70,8 @@ class SqliteChannelLayer(CoroutineReceiver, BaseChannelLayer):
             ChannelDatabaseError: the database could not be written; the text says why and what to do.
         """
         names.require_channel_name(channel)
-        require_expiry(expiry)
+        if expiry is not None:
+            require_expiry(expiry)
         payload = self._codec.encode(message)
         engine = self._here()
         await engine.outbox.write(engine.operations.send(channel, (payload,), expiry), len(payload))
@@ -170,8 +171,9 @@ class SqliteChannelLayer(CoroutineReceiver, BaseChannelLayer):
         ChannelDatabaseError as `send` does.
         """
         names.require_group_name(group)
-        require_expiry(expiry)
-        excluded = require_excluded(exclude)
+        if expiry is not None:
+            require_expiry(expiry)
+        excluded = NOBODY if exclude is None else require_excluded(exclude)
         payload = self._codec.encode(message)
         engine = self._here()
         await engine.outbox.write(engine.operations.group_send(group, (payload,), expiry, excluded), len(payload))

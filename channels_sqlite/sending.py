@@ -13,9 +13,19 @@ from typing import NamedTuple
 from channels_sqlite import names
 from channels_sqlite.options import is_finite
 
-__all__ = ["INLINE_BYTES", "Batch", "Due", "require_due", "require_excluded", "require_expiry", "require_messages"]
+__all__ = [
+    "INLINE_BYTES",
+    "NOBODY",
+    "Batch",
+    "Due",
+    "require_due",
+    "require_excluded",
+    "require_expiry",
+    "require_messages",
+]
 
 INLINE_BYTES = 256 * 1024  # what is larger is written by the thread: copying it would hold up the loop
+NOBODY: frozenset[str] = frozenset()
 ROW_BYTES = 1024  # what a row of a batch counts as, at least: 256 of them are written in 2 ms
 
 
@@ -28,7 +38,7 @@ def require_expiry(expiry: object) -> None:
 def require_excluded(exclude: object) -> frozenset[str]:
     """Return the channels that `exclude` names: None, one name, or a collection of names; TypeError otherwise."""
     if exclude is None:
-        return frozenset()
+        return NOBODY
     if isinstance(exclude, str):
         return frozenset((names.require_channel_name(exclude),))
     if not isinstance(exclude, Collection):

@@ -13,6 +13,7 @@ from channels_sqlite.delivery.log import OwnRows
 from channels_sqlite.kinds import Kind
 from channels_sqlite.options import Options
 from channels_sqlite.reports import Reports
+from channels_sqlite.sending import NOBODY
 from channels_sqlite.storage.messages import LogRow
 from channels_sqlite.storage.transactions import Transaction
 from channels_sqlite.waking.wakeups import Wakeups
@@ -55,10 +56,10 @@ class Operations:
         group: str,
         payloads: Sequence[bytes],
         expiry: float | None = None,
-        excluded: frozenset[str] = frozenset(),
+        excluded: frozenset[str] = NOBODY,
     ) -> Callable[[Transaction], None]:
         """Append, for each message, one row for all process-specific members, and one for each normal one with room."""
-        without = " ".join(sorted(excluded)) or None
+        without = " ".join(sorted(excluded)) if excluded else None
 
         def apply(transaction: Transaction) -> None:
             store = transaction.store
@@ -66,9 +67,9 @@ class Operations:
             expires_at = now + self.expiry_s(expiry)
             clients = store.clients_of_group(group) or self._wakeups.strays(store)
             own = self._client in clients
-            transaction.wake.update(client for client in clients if client != self._client)
+            transaction.wake.update([client for client in clients if client != self._client])
             normal = [channel for channel, _, _ in store.members(group, "", now) if channel not in excluded]
-            with_room = list(normal)
+            with_room = normal.copy()
             for payload in payloads:
                 if clients:
                     transaction.newest = store.insert(

@@ -16,7 +16,7 @@ from channels.exceptions import ChannelFull
 from channels_sqlite.delivery.operations import Operations
 from channels_sqlite.kinds import Kind
 from channels_sqlite.reports import Reports
-from channels_sqlite.sending import Due
+from channels_sqlite.sending import NOBODY, Due
 from channels_sqlite.storage.scheduled import ScheduledRow
 from channels_sqlite.storage.transactions import Transaction
 
@@ -39,7 +39,7 @@ class Schedule:
     ) -> Callable[[Transaction], str]:
         """Schedule a message for one channel; gives its ticket."""
         kind = Kind.SPECIFIC if "!" in channel else Kind.NORMAL
-        return self._add(kind, channel, payload, due, expiry=expiry, excluded=frozenset())
+        return self._add(kind, channel, payload, due, expiry=expiry, excluded=NOBODY)
 
     def group_send_later(
         self,
@@ -47,7 +47,7 @@ class Schedule:
         payload: bytes,
         due: Due,
         expiry: float | None = None,
-        excluded: frozenset[str] = frozenset(),
+        excluded: frozenset[str] = NOBODY,
     ) -> Callable[[Transaction], str]:
         """Schedule a message for the members that a group will have; gives its ticket."""
         return self._add(Kind.GROUP, group, payload, due, expiry=expiry, excluded=excluded)

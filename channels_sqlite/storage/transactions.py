@@ -112,6 +112,7 @@ class Write(Generic[T]):
         "done",
         "error",
         "future",
+        "is_large",
         "loop",
         "prepare",
         "result",
@@ -127,6 +128,7 @@ class Write(Generic[T]):
         self.apply = apply
         self.size_bytes = size_bytes
         self.prepare = prepare
+        self.is_large = size_bytes > INLINE_BYTES or prepare is not None  # it would hold up an event loop
         self.submitted_at = time.monotonic()
         self.result: T | None = None
         self.error: BaseException | None = None
@@ -134,11 +136,6 @@ class Write(Generic[T]):
         self.loop: asyncio.AbstractEventLoop | None = None
         self.future: asyncio.Future[None] | None = None
         self.done: Callable[[Write[T]], object] | None = None
-
-    @property
-    def is_large(self) -> bool:
-        """Whether it would hold up an event loop."""
-        return self.size_bytes > INLINE_BYTES or self.prepare is not None
 
     def make_ready(self) -> bool:
         """Do what is to be done before the transaction; return whether that has succeeded."""
