@@ -71,7 +71,10 @@ LARGEST_BYTES = 16 * 1024 * 1024  # of a payload that is decoded at all
 
 def clock(moment: float) -> str:
     """Return a moment (seconds since 1970) in the current time zone."""
-    return datetime.fromtimestamp(moment, tz=timezone.get_current_timezone()).strftime("%Y-%m-%d %H:%M:%S %Z")
+    try:
+        return datetime.fromtimestamp(moment, tz=timezone.get_current_timezone()).strftime("%Y-%m-%d %H:%M:%S %Z")
+    except (OverflowError, ValueError, OSError):  # an expiry or a delay of ages
+        return "after the year 9999"
 
 
 def away(moment: float, now: float) -> str:

@@ -13,6 +13,7 @@ Threads: `look` runs on the background thread, `read` and `follow` in whatever t
 from __future__ import annotations
 
 import math
+import sqlite3
 import time
 
 from channels_sqlite.concurrency.background import BackgroundThread
@@ -20,6 +21,7 @@ from channels_sqlite.delivery.schedule import Schedule
 from channels_sqlite.exceptions import ChannelDatabaseError
 from channels_sqlite.reports import Reports
 from channels_sqlite.storage.connections import Connections, OpenDatabase
+from channels_sqlite.storage.errors import is_busy
 from channels_sqlite.storage.outbox import Outbox
 
 __all__ = ["DueMessages"]
@@ -62,7 +64,8 @@ class DueMessages:
         try:
             next_s = self._look()
         except Exception as error:  # noqa: BLE001  # told, whatever it is: this must go on
-            self._reports.failed("sending what is due", error)
+            if not isinstance(error, sqlite3.Error) or not is_busy(error):
+                self._reports.failed("sending what is due", error)
         finally:
             self._background.set_alarm(None if math.isinf(next_s) else next_s)
 
@@ -75,7 +78,7 @@ class DueMessages:
         ends = time.monotonic() + ROUND_S
         self._elected = store.eldest_reader() in (None, self._client)
         agenda = store.agenda()
-        if agenda.held_up and self._may_try_again():
+        if agenda.held_up and self._tries_again_in_s() <= 0:
             self._tried_again_at = time.monotonic()
             self._try_again()
         more = agenda.next_due is not None and agenda.next_due <= time.time()
@@ -87,12 +90,12 @@ class DueMessages:
         if not self._elected:
             next_s += STAND_IN_S
         if agenda.held_up:
-            next_s = min(next_s, TRY_AGAIN_S)
+            next_s = min(next_s, self._tries_again_in_s())
         return next_s if math.isinf(next_s) else min(max(0.0, next_s), LONGEST_S)
 
-    def _may_try_again(self) -> bool:
+    def _tries_again_in_s(self) -> float:
         pause_s = TRY_AGAIN_S if self._elected else STAND_IN_TRIES_S
-        return time.monotonic() - self._tried_again_at >= pause_s * 0.99  # a timer may be early by a little
+        return self._tried_again_at + pause_s - time.monotonic()
 
     def _try_again(self) -> None:
         after: str | None = ""

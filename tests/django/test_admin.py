@@ -560,6 +560,12 @@ def test_what_is_to_be_sent_later_is_found_by_name_and_state(visitor: Client) ->
     assert len(rows_of(visitor, f"{SCHEDULED}?name=jobs")) == 1
 
 
+def test_times_that_no_calendar_has_are_shown(visitor: Client) -> None:
+    row = plan(due_at=1e300, expiry_s=1e300)
+    assert "after the year 9999" in text_of(visitor, f"{SCHEDULED}{row.pk}/change/")
+    assert "after the year 9999" in text_of(visitor, f"{MESSAGES}{add(expires_at=1e300).pk}/change/")
+
+
 def test_nothing_that_is_to_be_sent_later_can_be_changed(visitor: Client) -> None:
     row = plan()
     assert visitor.get(f"{SCHEDULED}add/").status_code == 403

@@ -13,6 +13,7 @@ OURS = {
     "channels_sqlite_message",
     "channels_sqlite_membership",
     "channels_sqlite_process",
+    "channels_sqlite_scheduled",
     "channels_sqlite_listener",
 }
 

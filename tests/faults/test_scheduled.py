@@ -150,6 +150,48 @@ async def test_what_was_due_while_nobody_was_there_is_sent_to_the_next(
     assert scheduled(database) == 0
 
 
+async def test_what_is_over_already_is_tried_again_at_least_once(make_layer: LayerFactory, clock: Clock) -> None:
+    layer = make_layer(capacity=1)
+    await layer.send("full", {"n": 1}, expiry=9 * HOUR_S)
+    await layer.send_later("full", {"n": 2}, delay=60, expiry=1)
+    await layer.close()
+    clock.shift_s += HOUR_S
+    layer = make_layer(capacity=1, **FAST)
+    await layer.new_channel()
+    await layer.send_later("marker", {"n": "2 was tried"}, delay=0)
+    await receive(layer, "marker")
+    assert await receive_numbers(layer, "full", 2) == [1, 2]
+
+
+async def test_what_stays_without_room_is_dropped_and_counted(
+    make_layer: LayerFactory, database: ChannelDatabase, clock: Clock
+) -> None:
+    layer = make_layer(capacity=1, **FAST)
+    await layer.new_channel()
+    await layer.send("full", {"n": 1}, expiry=9 * HOUR_S)
+    for number in (2, 3):
+        await layer.send_later("full", {"n": number}, delay=0, expiry=10)
+    await layer.send_later("marker", {"n": "they were tried"}, delay=0)
+    await receive(layer, "marker")
+    assert layer.counters.refused == 0
+    clock.shift_s += 11
+    await aeventually(lambda: scheduled(database) == 0, DEADLINE_S)
+    await aeventually(lambda: layer.counters.dropped_full == 2, DEADLINE_S)
+    assert await receive_numbers(layer, "full", 1) == [1]
+    assert await next_is_marker(layer, "full")
+
+
+async def test_what_is_scheduled_is_encrypted(make_layer: LayerFactory, database: ChannelDatabase) -> None:
+    layer = make_layer(symmetric_encryption_keys=["a key"], **FAST)
+    await layer.new_channel()
+    ticket = await layer.send_later("jobs", {"text": "a secret"}, delay=HOUR_S)
+    [(payload,)] = query(database.path, "SELECT payload FROM channels_sqlite_scheduled")
+    assert b"secret" not in payload
+    assert await layer.cancel(ticket) is True
+    await layer.send_later("jobs", {"text": "a secret"}, delay=0)
+    assert await receive(layer, "jobs") == {"text": "a secret"}
+
+
 async def test_a_clock_that_is_set_back_delays_and_never_repeats(make_layer: LayerFactory, clock: Clock) -> None:
     layer = make_layer(**FAST)
     await layer.new_channel()
