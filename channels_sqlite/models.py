@@ -115,6 +115,7 @@ class Scheduled(models.Model):
     due_at = models.FloatField(help_text="seconds since 1970")
     expiry_s = models.FloatField(help_text="seconds from the moment when it is sent")
     tries = models.IntegerField(help_text="how often its channel was full, or others waited before it there")
+    tried_at = models.FloatField(help_text="when that was so the last time that counts; 0: never")
     payload = models.BinaryField()
 
     class Meta:

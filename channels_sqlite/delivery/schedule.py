@@ -23,6 +23,7 @@ from channels_sqlite.storage.transactions import Transaction
 __all__ = ["Schedule"]
 
 BATCH_ROWS = 100  # in one transaction, so that it holds the write lock for a few milliseconds
+COUNTS_AFTER_S = 0.9  # a second, for timers that are early by a little
 TOKEN_BYTES = 8
 _TICKET = re.compile(r"([0-9]{1,18})\.([0-9a-f]{16})")
 
@@ -114,7 +115,7 @@ class Schedule:
                 held_up[row.name] = store.is_held_up(row.name)
             if held_up[row.name] or not self._send(transaction, row):
                 held_up[row.name] = True
-                store.tried(row)
+                store.tried(row, transaction.now)
         return len(rows) == BATCH_ROWS
 
     def try_again(self, transaction: Transaction, after: str) -> str | None:
@@ -134,8 +135,9 @@ class Schedule:
                 transaction.after_commit.append(lambda: self._reports.given_up(name))
             elif full or not self._send(transaction, row):
                 full = True
-                if row.tries == 1:
-                    store.tried(row)
+                # A try right after the first, by whoever else looks, is none that counts.
+                if row.tries == 1 and not 0 <= transaction.now - row.tried_at < COUNTS_AFTER_S:
+                    store.tried(row, transaction.now)
         return after if len(rows) == BATCH_ROWS and not full else name
 
     def _send(self, transaction: Transaction, row: ScheduledRow) -> bool:

@@ -32,6 +32,7 @@ class Migration(migrations.Migration):
                     "tries",
                     models.IntegerField(help_text="how often its channel was full, or others waited before it there"),
                 ),
+                ("tried_at", models.FloatField(help_text="when that was so the last time that counts; 0: never")),
                 ("payload", models.BinaryField()),
             ],
             options={

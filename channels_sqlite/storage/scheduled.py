@@ -24,6 +24,7 @@ class ScheduledRow(NamedTuple):
     due_at: float
     expiry_s: float
     tries: int
+    tried_at: float
     excluded: str
 
 
@@ -37,8 +38,8 @@ class Agenda(NamedTuple):
 # Parameters: prefix, kind, name, excluded, token, created_at, due_at, expiry_s, payload.
 SCHEDULE = """
     INSERT INTO channels_sqlite_scheduled
-        (prefix, kind, name, excluded, token, created_at, due_at, expiry_s, tries, payload)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, ?)
+        (prefix, kind, name, excluded, token, created_at, due_at, expiry_s, tries, tried_at, payload)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, 0, ?)
 """
 # Parameters: id, prefix, token. Primary key.
 CANCEL = "DELETE FROM channels_sqlite_scheduled WHERE id = ? AND prefix = ? AND token = ?"
@@ -54,7 +55,7 @@ AGENDA = """
 """
 # Parameters: prefix, now, limit. Index channels_sqlite_due, in its order.
 DUE = """
-    SELECT id, kind, name, due_at, expiry_s, tries, excluded FROM channels_sqlite_scheduled
+    SELECT id, kind, name, due_at, expiry_s, tries, tried_at, excluded FROM channels_sqlite_scheduled
     WHERE prefix = ? AND tries = 0 AND due_at <= ? ORDER BY due_at, id LIMIT ?
 """
 # Parameters: prefix, name. One probe of channels_sqlite_held_up.
@@ -65,11 +66,11 @@ NEXT_HELD_UP = """
 """
 # Parameters: prefix, name, limit. Index channels_sqlite_held_up, in its order.
 HELD_UP = """
-    SELECT id, kind, name, due_at, expiry_s, tries, excluded FROM channels_sqlite_scheduled
+    SELECT id, kind, name, due_at, expiry_s, tries, tried_at, excluded FROM channels_sqlite_scheduled
     WHERE prefix = ? AND name = ? AND tries > 0 ORDER BY due_at, id LIMIT ?
 """
-# Parameters: tries, id.
-TRIED = "UPDATE channels_sqlite_scheduled SET tries = ? WHERE id = ?"
+# Parameters: tries, now, id.
+TRIED = "UPDATE channels_sqlite_scheduled SET tries = ?, tried_at = ? WHERE id = ?"
 # Parameters: id.
 TAKE = "DELETE FROM channels_sqlite_scheduled WHERE id = ? RETURNING CAST(payload AS BLOB)"
 # Parameters: prefix. Scans the table, without the payloads that have pages of their own; for `channels_status`.
@@ -126,9 +127,9 @@ class Scheduled(Table):
         """Return the messages that are held up for a channel, the earliest first."""
         return [ScheduledRow(*row) for row in self._execute(HELD_UP, (self._prefix, name, limit)).fetchall()]
 
-    def tried(self, row: ScheduledRow) -> None:
+    def tried(self, row: ScheduledRow, now: float) -> None:
         """Note that a message has found its channel full once more."""
-        self._execute(TRIED, (row.tries + 1, row.id))
+        self._execute(TRIED, (row.tries + 1, now, row.id))
 
     def take_scheduled(self, row: ScheduledRow) -> bytes:
         """Delete a message and return its payload."""

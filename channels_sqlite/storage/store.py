@@ -54,7 +54,7 @@ PROBES = (
     """,
     "SELECT id, prefix, channel, client FROM channels_sqlite_listener LIMIT 0",
     """
-    SELECT id, prefix, kind, name, excluded, token, created_at, due_at, expiry_s, tries, payload
+    SELECT id, prefix, kind, name, excluded, token, created_at, due_at, expiry_s, tries, tried_at, payload
     FROM channels_sqlite_scheduled LIMIT 0
     """,
 )

@@ -527,6 +527,7 @@ def plan(**values: Any) -> Scheduled:
         "due_at": now + 3600,
         "expiry_s": 90,
         "tries": 0,
+        "tried_at": 0,
         "payload": msgpack.packb({"type": "job.do"}),
     }
     return Scheduled.objects.using("channels").create(**{**defaults, **values})

@@ -202,9 +202,9 @@ def fill(connection: sqlite3.Connection) -> None:
         INSERT INTO channels_sqlite_listener (prefix, channel, client)
         SELECT DISTINCT 'asgi', queue, 'client1' FROM channels_sqlite_message WHERE kind = 0;
         INSERT INTO channels_sqlite_scheduled
-            (prefix, kind, name, excluded, token, created_at, due_at, expiry_s, tries, payload)
+            (prefix, kind, name, excluded, token, created_at, due_at, expiry_s, tries, tried_at, payload)
         WITH RECURSIVE counter(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM counter WHERE n < 5000)
-        SELECT 'asgi', 0, 'queue' || (n % 50), '', '', 0, n, 60, n < 500, x'80' FROM counter;
+        SELECT 'asgi', 0, 'queue' || (n % 50), '', '', 0, n, 60, n < 500, 0, x'80' FROM counter;
         COMMIT;
         ANALYZE;
         """
