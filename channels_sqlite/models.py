@@ -7,13 +7,13 @@ from django.db.models import Q
 
 from channels_sqlite.kinds import Kind, State
 
-__all__ = ["Listener", "Membership", "Message", "Process", "Scheduled"]
+__all__ = ["LastId", "Listener", "Membership", "Message", "Process", "Scheduled"]
 
 
 class Message(models.Model):
-    """One row per send and one per broadcast: a log, read with cursors. Ids are never used twice (AUTOINCREMENT)."""
+    """One row per send and one per broadcast: a log, read with cursors. Ids are never used twice; see `LastId`."""
 
-    id = models.BigAutoField(primary_key=True)
+    id = models.IntegerField(primary_key=True)  # 64 bits; an AutoField would cost each commit a page more
     prefix = models.CharField(max_length=100)
     kind = models.SmallIntegerField(choices=Kind.choices)
     state = models.SmallIntegerField(choices=State.choices)
@@ -47,6 +47,16 @@ class Message(models.Model):
 
     def __str__(self) -> str:
         return f"message {self.pk}"
+
+
+class LastId(models.Model):
+    """One row, 1, once the message with the largest id is gone: ids go on from there. A trigger writes it."""
+
+    id = models.IntegerField(primary_key=True)
+    last = models.BigIntegerField(help_text="the largest id that a message ever had")
+
+    def __str__(self) -> str:
+        return f"last id {self.last}"
 
 
 class Membership(models.Model):

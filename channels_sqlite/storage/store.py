@@ -57,6 +57,7 @@ PROBES = (
     SELECT id, prefix, kind, name, excluded, token, created_at, due_at, expiry_s, tries, tried_at, payload
     FROM channels_sqlite_scheduled LIMIT 0
     """,
+    "SELECT id, last FROM channels_sqlite_lastid LIMIT 0",
 )
 
 

@@ -16,7 +16,7 @@ from channels_sqlite.storage.store import Store
 from tests.support import inside
 from tests.support.databases import fresh_file
 
-OURS = ("message", "membership", "process", "listener", "scheduled")
+OURS = ("message", "membership", "process", "listener", "scheduled", "lastid")
 
 WAITING = "channels_sqlite_waiting"
 ADDRESSED = "channels_sqlite_addressed"
@@ -26,9 +26,16 @@ DUE = "channels_sqlite_due"
 HELD_UP = "channels_sqlite_held_up"
 BY_ROWID = "USING INTEGER PRIMARY KEY"
 
+LARGEST_ID = [
+    "SCAN CONSTANT ROW",
+    "SEARCH channels_sqlite_message$",  # max() of the primary key: its end
+    "SCAN channels_sqlite_lastid",  # one row
+]
+
 PLANS: dict[str, list[str]] = {
-    "NEWEST_ID": ["SCAN sqlite_sequence"],  # one row for each table of the file
-    "SKIP_IDS": ["SCAN sqlite_sequence"],
+    "NEWEST_ID": LARGEST_ID,
+    "SKIP_IDS": LARGEST_ID,
+    "INSERT_MESSAGE": LARGEST_ID[1:],
     "COUNT_WAITING": [
         rf"SEARCH channels_sqlite_message USING (COVERING )?INDEX {WAITING} \(prefix=\? AND queue=\?\)",
     ],
@@ -44,8 +51,7 @@ PLANS: dict[str, list[str]] = {
     "CLAIM_AND_DELETE": [rf"SEARCH channels_sqlite_message {BY_ROWID}"],
     "UNCLAIM": [rf"SEARCH channels_sqlite_message {BY_ROWID}"],
     "NEWEST_ID_AND_REGISTERED": [
-        "SCAN CONSTANT ROW",
-        "SCAN sqlite_sequence",
+        *LARGEST_ID,
         r"SEARCH channels_sqlite_process USING (COVERING )?INDEX \w+ \(client=\?\)",
     ],
     "OLDEST_UP_TO": [rf"SEARCH channels_sqlite_message {BY_ROWID} \(rowid<\?\)"],
@@ -55,8 +61,7 @@ PLANS: dict[str, list[str]] = {
         r"SEARCH channels_sqlite_process USING (COVERING )?INDEX \w+ \(client=\?\)",
     ],
     "READ_LOG": [
-        "SCAN CONSTANT ROW",
-        "SCAN sqlite_sequence",
+        *LARGEST_ID,
         r"SEARCH channels_sqlite_process USING (COVERING )?INDEX \w+ \(client=\?\)",
         rf"SEARCH message {BY_ROWID} \(rowid>\? AND rowid<\?\)",
         rf"SEARCH membership USING COVERING INDEX {MEMBER} \(prefix=\? AND group_name=\? AND client=\?\)",
@@ -130,7 +135,6 @@ NOT_PLANNED = {
     "BEGIN",
     "LOCK",
     "DATA_VERSION",
-    "INSERT_MESSAGE",
     "REINSERT",
     "JOIN",
     "LISTEN",
@@ -154,6 +158,7 @@ NOT_PLANNED = {
     "PROBES[2]",
     "PROBES[3]",
     "PROBES[4]",
+    "PROBES[5]",
     "FLUSH[2]",
     "SCHEDULE",
     "COUNT_SCHEDULED",
@@ -283,18 +288,26 @@ def test_the_store_knows_exactly_the_columns_of_the_migrations(connection: sqlit
     assert {field.column for field in inside.meta_of(model).concrete_fields} == columns
 
 
-@pytest.mark.parametrize("table", ["message", "scheduled"])
-def test_ids_are_never_used_twice(connection: sqlite3.Connection, table: str) -> None:
+def test_ids_of_what_is_scheduled_are_never_used_twice(connection: sqlite3.Connection) -> None:
     (definition,) = connection.execute(
-        "SELECT sql FROM sqlite_master WHERE name = ?", (f"channels_sqlite_{table}",)
+        "SELECT sql FROM sqlite_master WHERE name = 'channels_sqlite_scheduled'"
     ).fetchone()
     assert "AUTOINCREMENT" in definition
 
 
 def test_the_payload_is_the_last_column(connection: sqlite3.Connection) -> None:
-    # What stands before it is read without the overflow pages of a large message.
-    columns = [row[1] for row in connection.execute("PRAGMA table_info(channels_sqlite_message)")]
+    # What stands before it is read without the overflow pages of a large message; the id is not part of the row
+    # (https://www.sqlite.org/lang_createtable.html#rowid).
+    columns = [row[1] for row in connection.execute("PRAGMA table_info(channels_sqlite_message)") if row[1] != "id"]
     assert columns[-1] == "payload"
+
+
+def test_the_id_of_a_message_is_its_place_in_the_table(connection: sqlite3.Connection) -> None:
+    connection.execute(
+        "INSERT INTO channels_sqlite_message (id, prefix, kind, state, queue, created_at, expires_at, payload)"
+        " VALUES (7, '', 0, 0, '', 0, 0, x'')"
+    )
+    assert connection.execute("SELECT rowid FROM channels_sqlite_message").fetchall() == [(7,)]
 
 
 @pytest.mark.django_db(databases=["default", "channels"])
