@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import nox
@@ -33,12 +34,12 @@ if forky.VERSION not in INTERPRETERS:
 
 # Folders that depend on Django, the servers and the documentation more than on Python. The rest is the core: Python's
 # own sqlite3, asyncio, threads and forks.
-NOT_CORE = ("browser", "django", "endurance", "faults", "packaging", "servers", "support", "typing")
+NOT_CORE = ("browser", "django", "endurance", "faults", "packaging", "servers", "support", "tasks", "typing")
 CORE_ARGUMENTS = tuple(f"--ignore=tests/{folder}" for folder in NOT_CORE)
-# What the wheel could lack is found by any tests that use the package. The folders look at the source tree.
+# What the wheel could lack is found by any tests that use all of the package.
 WHEEL_ARGUMENTS = (
-    *("-m", "not slow and not browser and not processes and not faults"),
-    *("--ignore=tests/typing", "--ignore=tests/packaging", "--ignore=tests/browser"),
+    *("-m", "not slow and not processes"),
+    *(f"tests/{folder}" for folder in ("conformance", "consumers", "django", "facade", "storage", "vocabulary")),
 )
 # Our stubs hold only what is used.
 STUBTEST_ARGUMENTS = (
@@ -46,6 +47,8 @@ STUBTEST_ARGUMENTS = (
     *("--ignore-missing-stub", "--allowlist", "stubs/allowlist.txt"),
 )
 TESTS_DEADLINE_S = 2400
+# Most tests wait for processes that start, or for each other's.
+IN_PARALLEL = ("-n2", "--dist=loadgroup")
 
 VERSIONS = (
     "import platform, sqlite3, django, channels;"
@@ -181,16 +184,18 @@ def run_pytest(session: nox.Session, *arguments: str) -> None:
     session.run("python", "-c", VERSIONS, log=False)
     # The hundreds of processes that tests start share compiled code, which is kept out of the source tree.
     variables = {**VARIABLES, "PYTHONPYCACHEPREFIX": str(ENVIRONMENTS / "pycache")}
-    session.run(
-        *("python", *pytest_arguments(session, *arguments)),
-        env={**variables, "PYTHONDONTWRITEBYTECODE": None},
-        success_codes=success_codes(session),
-    )
+    # The path of a socket has 107 bytes, and pytest's own folders take most of them.
+    with tempfile.TemporaryDirectory(prefix="cs-") as folder:
+        session.run(
+            *("python", *pytest_arguments(session, f"--basetemp={folder}/t", *arguments)),
+            env={**variables, "PYTHONDONTWRITEBYTECODE": None},
+            success_codes=success_codes(session),
+        )
 
 
 def pytest_arguments(session: nox.Session, *arguments: str) -> list[str]:
     """What follows the interpreter. The processes that tests start are told of the warnings in `tests/conftest.py`."""
-    command = ["-W", "error", "-m", "pytest", "--quiet", f"--session-timeout={TESTS_DEADLINE_S}"]
+    command = ["-W", "error", "-m", "pytest", "--quiet", f"--session-timeout={TESTS_DEADLINE_S}", *IN_PARALLEL]
     # Hypothesis would try the same examples every time where CI is set.
     return [*command, "--hypothesis-profile=default", *arguments, *session.posargs]
 
@@ -208,7 +213,7 @@ def run_in_forky(session: nox.Session, root: Path) -> None:
     install(session, *there, *wheels, PACKAGE, "--group", "test")
     copy_tests(root / "project")
     variables = {**VARIABLES, "PYTHONDONTWRITEBYTECODE": "1"}
-    for arguments in (["-c", VERSIONS], pytest_arguments(session, *CORE_ARGUMENTS)):
+    for arguments in (["-c", VERSIONS], pytest_arguments(session, "--basetemp=/t", *CORE_ARGUMENTS)):
         command = forky.command_inside(root, "python3", *arguments, folder="/project", **variables)
         session.run(*command, external=True, log=False, success_codes=success_codes(session))
 

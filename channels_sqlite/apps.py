@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from django.apps import AppConfig
+from django.db.models.signals import post_migrate
 
 __all__ = ["ChannelsSqliteConfig"]
 
@@ -15,7 +16,9 @@ class ChannelsSqliteConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        """Register the system checks."""
+        """Register the system checks, and what follows a migrate."""
         from channels_sqlite.checks import register_checks
+        from channels_sqlite.storage.ids import keep_ids_from_coming_back
 
         register_checks()
+        post_migrate.connect(keep_ids_from_coming_back, sender=self)

@@ -53,8 +53,8 @@ class Codec:
         self._packers = Packers()
         self._cipher: Cipher | None = FernetCipher(keys) if keys else None
 
-    def encode(self, message: Mapping[str, object]) -> bytes:
-        """Return `message` as bytes.
+    def encode(self, message: Mapping[str, object], path: str = "message") -> bytes:
+        """Return `message` as bytes. `path` is what errors call it.
 
         Raises:
             TypeError: the message is no mapping, or holds something that is not serialisable; names path and type.
@@ -62,19 +62,19 @@ class Codec:
             MessageTooLarge: it needs more than `max_message_size` bytes.
         """
         if type(message) is not dict and not isinstance(message, Mapping):
-            raise TypeError(f"a message must be a dict or another Mapping, not {type(message).__name__}")
+            raise TypeError(f"{path}: must be a dict or another Mapping, not {type(message).__name__}")
         if "__asgi_channel__" in message:
-            raise ValueError("message has the key '__asgi_channel__', which the channel layer itself sets; drop it")
+            raise ValueError(f"{path} has the key '__asgi_channel__', which the channel layer itself sets; drop it")
         try:
-            data = self._packers.packer.pack(message if _is_plain(message, 0) else _plain(message, "message", ()))
+            data = self._packers.packer.pack(message if _is_plain(message, 0) else _plain(message, path, ()))
         except UnicodeEncodeError:  # a lone surrogate: look where
-            _plain(message, "message", ())
+            _plain(message, path, ())
             raise
         if len(data) > LARGE_BYTES:
             self._packers.packer = msgpack.Packer()  # it keeps its buffer
         if len(data) > self._max_message_size:
             raise MessageTooLarge(
-                f"the encoded message has {len(data)} bytes, {self._max_message_size} are allowed; send a reference to "
+                f"{path}: encoded it has {len(data)} bytes, {self._max_message_size} are allowed; send a reference to "
                 f'the data instead, or raise "max_message_size"'
             )
         return data if self._cipher is None else self._cipher.encrypt(data)

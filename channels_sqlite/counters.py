@@ -21,8 +21,13 @@ class Counters:
     """Messages that were given to a `receive()`."""
     refused: int = 0
     """Sends that ended with ChannelFull."""
+    scheduled: int = 0
+    """Messages that were stored to be sent later; sent, they count as such in the process that does it."""
+    cancelled: int = 0
+    """Of these, the ones that were cancelled in time."""
     dropped_full: int = 0
-    """Messages that a member of a group, or a channel of this process, had no room for."""
+    """Messages that a member of a group, or a channel of this process, had no room for, or that were due later and
+    tried in vain for as long as they may wait."""
     dropped_expired: int = 0
     """Messages that nobody received in time, counted by the process that finds them, or that went with a channel
     whose consumer had died."""

@@ -10,8 +10,9 @@ has.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Generic, TypeVar, cast
 
 from channels.layers import BaseChannelLayer
@@ -20,7 +21,8 @@ from django.db import DEFAULT_DB_ALIAS
 from channels_sqlite import names
 from channels_sqlite.exceptions import LayerClosedError
 from channels_sqlite.layers import SqliteChannelLayer
-from channels_sqlite.sync import SyncChannelLayer, foreign, get_sync_channel_layer
+from channels_sqlite.sync import SyncChannelLayer, get_sync_channel_layer
+from channels_sqlite.sync.foreign_calls import ForeignCalls
 
 __all__ = ["Channel", "Group"]
 
@@ -41,18 +43,45 @@ class Channel(Generic[M]):
     def __post_init__(self) -> None:
         names.require_channel_name(self.name)
 
-    def send(self, message: M) -> None:
+    def send(self, message: M, *, expiry: float | None = None) -> None:
         """Send `message`; see `SyncChannelLayer.send`."""
-        _sync(self.layer).send(self.name, message)
+        _sync(self.layer).send(self.name, message, expiry=expiry)
 
-    async def asend(self, message: M) -> None:
+    async def asend(self, message: M, *, expiry: float | None = None) -> None:
         """Send `message`; see `SqliteChannelLayer.send`."""
-        layer = _async(self.layer)
-        await layer.send(self.name, _sendable(layer, message))
+        await _async(self.layer).send(self.name, message, expiry=expiry)
 
-    def send_on_commit(self, message: M, *, using: str = DEFAULT_DB_ALIAS) -> None:
+    def send_on_commit(self, message: M, *, expiry: float | None = None, using: str = DEFAULT_DB_ALIAS) -> None:
         """Send `message` once the transaction on `using` commits; see `SyncChannelLayer.send_on_commit`."""
-        _sync(self.layer).send_on_commit(self.name, message, using=using)
+        _sync(self.layer).send_on_commit(self.name, message, expiry=expiry, using=using)
+
+    def send_many(self, messages: Sequence[M], *, expiry: float | None = None) -> None:
+        """Send `messages`, all or none (one by one over other layers); see `SyncChannelLayer.send_many`."""
+        _sync(self.layer).send_many(self.name, messages, expiry=expiry)
+
+    async def asend_many(self, messages: Sequence[M], *, expiry: float | None = None) -> None:
+        """Send `messages`, all or none (one by one over other layers); see `SqliteChannelLayer.send_many`."""
+        await _async(self.layer).send_many(self.name, messages, expiry=expiry)
+
+    def send_later(
+        self, message: M, *, delay: float | None = None, at: datetime | None = None, expiry: float | None = None
+    ) -> str:
+        """Send `message` after `delay` seconds or at `at`; return its ticket; see `SyncChannelLayer.send_later`."""
+        return _sync(self.layer).send_later(self.name, message, delay=delay, at=at, expiry=expiry)
+
+    async def asend_later(
+        self, message: M, *, delay: float | None = None, at: datetime | None = None, expiry: float | None = None
+    ) -> str:
+        """Send `message` after `delay` seconds or at `at`; return its ticket; see `SqliteChannelLayer.send_later`."""
+        return await _async(self.layer).send_later(self.name, message, delay=delay, at=at, expiry=expiry)
+
+    def cancel(self, ticket: str) -> bool:
+        """Take a message out of the schedule; return whether that came in time; see `SyncChannelLayer.cancel`."""
+        return _sync(self.layer).cancel(ticket)
+
+    async def acancel(self, ticket: str) -> bool:
+        """Take a message out of the schedule; return whether that came in time; see `SqliteChannelLayer.cancel`."""
+        return await _async(self.layer).cancel(ticket)
 
     def receive(self, timeout: float | None = None) -> M:
         """Wait up to `timeout` seconds for the next message, or raise TimeoutError; see `SyncChannelLayer.receive`."""
@@ -60,7 +89,7 @@ class Channel(Generic[M]):
 
     async def areceive(self, timeout: float | None = None) -> M:
         """Wait up to `timeout` seconds (None: for ever) for the next message, or raise TimeoutError."""
-        receive = _async(self.layer).receive(self.name)
+        receive = _layer(self.layer).receive(self.name)
         try:
             # Timed out or cancelled, it loses nothing: that is what the layer guarantees.
             return cast("M", await asyncio.wait_for(receive, timeout))
@@ -73,7 +102,7 @@ class Channel(Generic[M]):
 
     async def alisten(self) -> AsyncIterator[M]:
         """Iterate over the messages as they come, until the layer is closed or the task cancelled."""
-        layer = _async(self.layer)
+        layer = _layer(self.layer)
         while True:
             try:
                 message = await layer.receive(self.name)
@@ -96,18 +125,74 @@ class Group(Generic[M]):
     def __post_init__(self) -> None:
         names.require_group_name(self.name)
 
-    def send(self, message: M) -> None:
-        """Send `message` to all members; see `SyncChannelLayer.group_send`."""
-        _sync(self.layer).group_send(self.name, message)
+    def send(self, message: M, *, exclude: str | Collection[str] | None = None, expiry: float | None = None) -> None:
+        """Send `message` to all members but those excluded; see `SyncChannelLayer.group_send`."""
+        _sync(self.layer).group_send(self.name, message, exclude=exclude, expiry=expiry)
 
-    async def asend(self, message: M) -> None:
-        """Send `message` to all members; see `SqliteChannelLayer.group_send`."""
-        layer = _async(self.layer)
-        await layer.group_send(self.name, _sendable(layer, message))
+    async def asend(
+        self, message: M, *, exclude: str | Collection[str] | None = None, expiry: float | None = None
+    ) -> None:
+        """Send `message` to all members but those excluded; see `SqliteChannelLayer.group_send`."""
+        await _async(self.layer).group_send(self.name, message, exclude=exclude, expiry=expiry)
 
-    def send_on_commit(self, message: M, *, using: str = DEFAULT_DB_ALIAS) -> None:
+    def send_on_commit(
+        self,
+        message: M,
+        *,
+        exclude: str | Collection[str] | None = None,
+        expiry: float | None = None,
+        using: str = DEFAULT_DB_ALIAS,
+    ) -> None:
         """Send `message` once the transaction on `using` commits; see `SyncChannelLayer.send_on_commit`."""
-        _sync(self.layer).group_send_on_commit(self.name, message, using=using)
+        _sync(self.layer).group_send_on_commit(self.name, message, exclude=exclude, expiry=expiry, using=using)
+
+    def send_many(
+        self, messages: Sequence[M], *, exclude: str | Collection[str] | None = None, expiry: float | None = None
+    ) -> None:
+        """Send `messages` in one transaction (one by one over other layers); see `SyncChannelLayer.group_send_many`."""
+        _sync(self.layer).group_send_many(self.name, messages, exclude=exclude, expiry=expiry)
+
+    async def asend_many(
+        self, messages: Sequence[M], *, exclude: str | Collection[str] | None = None, expiry: float | None = None
+    ) -> None:
+        """Send `messages` in one transaction (one by one over others); see `SqliteChannelLayer.group_send_many`."""
+        await _async(self.layer).group_send_many(self.name, messages, exclude=exclude, expiry=expiry)
+
+    def send_later(
+        self,
+        message: M,
+        *,
+        delay: float | None = None,
+        at: datetime | None = None,
+        exclude: str | Collection[str] | None = None,
+        expiry: float | None = None,
+    ) -> str:
+        """Send `message` to the members that there will be; see `SyncChannelLayer.group_send_later`."""
+        return _sync(self.layer).group_send_later(
+            self.name, message, delay=delay, at=at, exclude=exclude, expiry=expiry
+        )
+
+    async def asend_later(
+        self,
+        message: M,
+        *,
+        delay: float | None = None,
+        at: datetime | None = None,
+        exclude: str | Collection[str] | None = None,
+        expiry: float | None = None,
+    ) -> str:
+        """Send `message` to the members that there will be; see `SqliteChannelLayer.group_send_later`."""
+        return await _async(self.layer).group_send_later(
+            self.name, message, delay=delay, at=at, exclude=exclude, expiry=expiry
+        )
+
+    def cancel(self, ticket: str) -> bool:
+        """Take a message out of the schedule; return whether that came in time; see `SyncChannelLayer.cancel`."""
+        return _sync(self.layer).cancel(ticket)
+
+    async def acancel(self, ticket: str) -> bool:
+        """Take a message out of the schedule; return whether that came in time; see `SqliteChannelLayer.cancel`."""
+        return await _async(self.layer).cancel(ticket)
 
     def add(self, channel: str) -> None:
         """Make `channel` a member, or renew its membership."""
@@ -131,7 +216,7 @@ class Group(Generic[M]):
 
     async def achannels(self) -> list[str]:
         """Return the names of the members, sorted; NotImplementedError over layers that cannot tell."""
-        return await _members(_async(self.layer), self.name)
+        return await _async(self.layer).group_channels(self.name)
 
     def count(self) -> int:
         """Return how many members there are; NotImplementedError over layers that cannot tell."""
@@ -146,17 +231,10 @@ def _sync(alias: str) -> SyncChannelLayer:
     return get_sync_channel_layer(alias)
 
 
-def _async(alias: str) -> BaseChannelLayer:
+def _layer(alias: str) -> BaseChannelLayer:
     return get_sync_channel_layer(alias).layer
 
 
-def _sendable(layer: BaseChannelLayer, message: Mapping[str, object]) -> Mapping[str, object]:
-    """Return what `layer` accepts: ours any mapping, others dicts of plain values."""
-    return message if isinstance(layer, SqliteChannelLayer) else foreign.plain(message)
-
-
-async def _members(layer: BaseChannelLayer, group: str) -> list[str]:
-    """Ask `layer` for the members of `group`, sorted: what ours has, others need not have."""
-    if isinstance(layer, SqliteChannelLayer):
-        return await layer.group_channels(group)
-    return await foreign.group_channels(layer, group)
+def _async(alias: str) -> SqliteChannelLayer | ForeignCalls:
+    layer = _layer(alias)
+    return layer if isinstance(layer, SqliteChannelLayer) else ForeignCalls(layer)

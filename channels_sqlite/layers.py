@@ -8,8 +8,9 @@ import atexit
 import threading
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 
 from channels.layers import BaseChannelLayer
 
@@ -21,6 +22,8 @@ from channels_sqlite.delivery.consumers import note_made
 from channels_sqlite.engine.engine import Engine
 from channels_sqlite.engine.receive import CoroutineReceiver, Line
 from channels_sqlite.options import Options
+from channels_sqlite.sending import NOBODY, Batch, require_due, require_excluded, require_expiry
+from channels_sqlite.storage.transactions import Transaction
 
 # pyright: reportPrivateUsage=false
 # The functions at the end are the layer's own, for its sync face.
@@ -55,20 +58,77 @@ class SqliteChannelLayer(CoroutineReceiver, BaseChannelLayer):
 
     # Channels
 
-    async def send(self, channel: str, message: Mapping[str, object]) -> None:
-        """Send `message` to one channel.
+    async def send(self, channel: str, message: Mapping[str, object], *, expiry: float | None = None) -> None:
+        """Send `message` to one channel. It stays deliverable for `expiry` seconds; None: for as long as CONFIG says.
 
         Raises:
             ChannelFull: the channel holds as many unread messages as its capacity allows.
             MessageTooLarge: the message is larger than `max_message_size` bytes.
-            TypeError: the name is invalid, or the message holds something that cannot be serialised; names the path.
-            ValueError: the message has the key `__asgi_channel__`.
+            TypeError: the name is invalid, or `expiry` no number, or the message holds something that cannot be
+                serialised; names the path.
+            ValueError: the message has the key `__asgi_channel__`, or `expiry` is not finite and greater than 0.
             ChannelDatabaseError: the database could not be written; the text says why and what to do.
         """
         names.require_channel_name(channel)
+        if expiry is not None:
+            require_expiry(expiry)
         payload = self._codec.encode(message)
         engine = self._here()
-        await engine.outbox.write(engine.operations.send(channel, payload), len(payload))
+        await engine.outbox.write(engine.operations.send(channel, (payload,), expiry), len(payload))
+
+    async def send_many(
+        self, channel: str, messages: Sequence[Mapping[str, object]], *, expiry: float | None = None
+    ) -> None:
+        """Send `messages` to one channel, in their order and in one transaction: all of them or none.
+
+        All are checked and copied before the first is written; an error about one begins with its place, such as
+        `messages[2]`. Leave them alone until this returns: many are copied by a thread.
+
+        Raises TypeError (also where `messages` is no sequence), ValueError, MessageTooLarge and ChannelDatabaseError as
+        `send` does, and ChannelFull where not all of them fit.
+        """
+        names.require_channel_name(channel)
+        require_expiry(expiry)
+        batch = Batch(self._codec.encode, messages)
+        if batch:
+            await self._write_batch(batch, self._here().operations.send(channel, batch.payloads, expiry))
+
+    async def send_later(
+        self,
+        channel: str,
+        message: Mapping[str, object],
+        *,
+        delay: float | None = None,
+        at: datetime | None = None,
+        expiry: float | None = None,
+    ) -> str:
+        """Send `message` to one channel after `delay` seconds or at the time `at`; return a ticket for `cancel`.
+
+        It is stored when this returns, and sent once, at its time by the system's clock or at most a second later,
+        while any process receives; else when the next one does. Its expiry counts from then. A channel that is full
+        then is tried each second until its expiry, and later messages for it wait behind.
+
+        Raises TypeError (also unless exactly one of `delay` and `at` is given), ValueError (also for a negative
+        `delay`, or an `at` without a time zone), MessageTooLarge and ChannelDatabaseError as `send` does.
+        """
+        names.require_channel_name(channel)
+        require_expiry(expiry)
+        due = require_due(delay, at)
+        payload = self._codec.encode(message)
+        engine = self._here()
+        return await engine.outbox.write(engine.schedule.send_later(channel, payload, due, expiry), len(payload))
+
+    async def cancel(self, ticket: str) -> bool:
+        """Take a message out of the schedule; return whether that came in time.
+
+        False: it was sent or cancelled already, or the ticket is none of this layer's. Raises ChannelDatabaseError.
+        """
+        engine = self._here()
+        return await engine.outbox.write(engine.schedule.cancel(ticket))
+
+    async def _write_batch(self, batch: Batch, apply: Callable[[Transaction], None]) -> None:
+        batch.begin()
+        await self._here().outbox.write(apply, batch.size_bytes, None if batch.is_whole else batch.finish)
 
     async def new_channel(self, prefix: str = "specific") -> str:
         """Return a new channel name, `prefix.client!local`, that only this layer in this process can receive on.
@@ -97,15 +157,71 @@ class SqliteChannelLayer(CoroutineReceiver, BaseChannelLayer):
         engine = self._here()
         await engine.outbox.write(engine.operations.group_discard(group, channel))
 
-    async def group_send(self, group: str, message: Mapping[str, object]) -> None:
-        """Send `message` to every channel that is a member of `group` now. Full members are skipped and logged.
+    async def group_send(
+        self,
+        group: str,
+        message: Mapping[str, object],
+        *,
+        exclude: str | Collection[str] | None = None,
+        expiry: float | None = None,
+    ) -> None:
+        """Send `message` to every channel that is a member of `group` now, but for those that `exclude` names.
 
-        Raises TypeError, ValueError, MessageTooLarge and ChannelDatabaseError as `send` does.
+        Full members are skipped and logged. `expiry` as in `send`. Raises TypeError, ValueError, MessageTooLarge and
+        ChannelDatabaseError as `send` does.
         """
         names.require_group_name(group)
+        if expiry is not None:
+            require_expiry(expiry)
+        excluded = NOBODY if exclude is None else require_excluded(exclude)
         payload = self._codec.encode(message)
         engine = self._here()
-        await engine.outbox.write(engine.operations.group_send(group, payload), len(payload))
+        await engine.outbox.write(engine.operations.group_send(group, (payload,), expiry, excluded), len(payload))
+
+    async def group_send_many(
+        self,
+        group: str,
+        messages: Sequence[Mapping[str, object]],
+        *,
+        exclude: str | Collection[str] | None = None,
+        expiry: float | None = None,
+    ) -> None:
+        """Send `messages` to the members of `group`, in their order and in one transaction; see `send_many`.
+
+        A member that has no room for all of them gets the first ones. `exclude` as in `group_send`. Raises TypeError,
+        ValueError, MessageTooLarge and ChannelDatabaseError as `send_many` does.
+        """
+        names.require_group_name(group)
+        require_expiry(expiry)
+        excluded = require_excluded(exclude)
+        batch = Batch(self._codec.encode, messages)
+        if batch:
+            apply = self._here().operations.group_send(group, batch.payloads, expiry, excluded)
+            await self._write_batch(batch, apply)
+
+    async def group_send_later(
+        self,
+        group: str,
+        message: Mapping[str, object],
+        *,
+        delay: float | None = None,
+        at: datetime | None = None,
+        exclude: str | Collection[str] | None = None,
+        expiry: float | None = None,
+    ) -> str:
+        """Send `message` to the members that `group` will have, later; return a ticket for `cancel`; see `send_later`.
+
+        `exclude` as in `group_send`. Raises TypeError, ValueError, MessageTooLarge and ChannelDatabaseError as
+        `send_later` does.
+        """
+        names.require_group_name(group)
+        require_expiry(expiry)
+        excluded = require_excluded(exclude)
+        due = require_due(delay, at)
+        payload = self._codec.encode(message)
+        engine = self._here()
+        schedule = engine.schedule.group_send_later(group, payload, due, expiry, excluded)
+        return await engine.outbox.write(schedule, len(payload))
 
     async def group_channels(self, group: str) -> list[str]:
         """Return the names of the channels in `group`, sorted."""
@@ -126,7 +242,7 @@ class SqliteChannelLayer(CoroutineReceiver, BaseChannelLayer):
     # Life cycle
 
     async def flush(self) -> None:
-        """Delete all messages and memberships of this layer's `prefix`, in every process."""
+        """Delete all messages, those that were to be sent later, and all memberships of this layer's `prefix`."""
         engine = self._here()
         await engine.outbox.write(engine.operations.flush)
 

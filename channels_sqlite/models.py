@@ -8,18 +8,23 @@ from django.db.models import Q
 import channels_sqlite.task_models  # noqa: F401  # Django looks for models here
 from channels_sqlite.kinds import Kind, State
 
-__all__ = ["Listener", "Membership", "Message", "Process"]
+__all__ = ["LastId", "Listener", "Membership", "Message", "Process", "Scheduled"]
 
 
 class Message(models.Model):
-    """One row per send and one per broadcast: a log, read with cursors. Ids are never used twice (AUTOINCREMENT)."""
+    """One row per send and one per broadcast: a log, read with cursors. Ids are never used twice; see `LastId`."""
 
-    id = models.BigAutoField(primary_key=True)
+    id = models.IntegerField(primary_key=True)  # 64 bits; an AutoField would cost each commit a page more
     prefix = models.CharField(max_length=100)
     kind = models.SmallIntegerField(choices=Kind.choices)
     state = models.SmallIntegerField(choices=State.choices)
     queue = models.CharField(max_length=100, help_text="channel, process-specific channel up to its !, or group")
-    local = models.CharField(max_length=100, null=True, help_text="what follows the ! of a process-specific channel")
+    # Several names are longer. SQLite holds nobody to a length, and altering the column would copy the whole table.
+    local = models.CharField(
+        max_length=100,
+        null=True,
+        help_text="what follows the ! of a process-specific channel; of a group, the members that do not get it",
+    )
     client = models.CharField(max_length=100, null=True, help_text="the process that the row is for")
     created_at = models.FloatField(help_text="seconds since 1970")
     expires_at = models.FloatField(help_text="seconds since 1970")
@@ -43,6 +48,16 @@ class Message(models.Model):
 
     def __str__(self) -> str:
         return f"message {self.pk}"
+
+
+class LastId(models.Model):
+    """One row, 1, once the message with the largest id is gone: ids go on from there. A trigger writes it."""
+
+    id = models.IntegerField(primary_key=True)
+    last = models.BigIntegerField(help_text="the largest id that a message ever had")
+
+    def __str__(self) -> str:
+        return f"last id {self.last}"
 
 
 class Membership(models.Model):
@@ -96,3 +111,34 @@ class Listener(models.Model):
         constraints = (
             models.UniqueConstraint(fields=["prefix", "channel", "client"], name="channels_sqlite_listener"),
         )
+
+
+class Scheduled(models.Model):
+    """A message that is to be sent later. Due, it goes from here into the log, in one transaction."""
+
+    id = models.BigAutoField(primary_key=True)
+    prefix = models.CharField(max_length=100)
+    kind = models.SmallIntegerField(choices=Kind.choices)
+    name = models.CharField(max_length=100, help_text="channel or group")
+    excluded = models.TextField(blank=True, help_text="members of a group that do not get it")
+    token = models.CharField(max_length=32, help_text="what only the message's ticket knows")
+    created_at = models.FloatField(help_text="seconds since 1970")
+    due_at = models.FloatField(help_text="seconds since 1970")
+    expiry_s = models.FloatField(help_text="seconds from the moment when it is sent")
+    tries = models.IntegerField(help_text="how often its channel was full, or others waited before it there")
+    tried_at = models.FloatField(help_text="when that was so the last time that counts; 0: never")
+    payload = models.BinaryField()
+
+    class Meta:
+        verbose_name_plural = "scheduled"
+        indexes = (
+            # What is not due yet, or about to be sent, in order.
+            models.Index(fields=["prefix", "due_at", "id"], condition=Q(tries=0), name="channels_sqlite_due"),
+            # What is tried again, in order for each channel.
+            models.Index(
+                fields=["prefix", "name", "due_at", "id"], condition=Q(tries__gt=0), name="channels_sqlite_held_up"
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"scheduled message {self.pk}"

@@ -114,7 +114,7 @@ def _text(value: object) -> str:
 
 def _seconds(*, zero: bool) -> Callable[[object], float]:
     def parse(value: object) -> float:
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and _finite(value):
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and is_finite(value):
             if value > 0 or (zero and value == 0):
                 return value
         raise ValueError(f"a finite number of seconds {'of at least' if zero else 'greater than'} 0")
@@ -122,7 +122,8 @@ def _seconds(*, zero: bool) -> Callable[[object], float]:
     return parse
 
 
-def _finite(value: float) -> bool:
+def is_finite(value: float) -> bool:
+    """Whether a number is one that a float can hold, and neither infinite nor NaN."""
     try:
         return math.isfinite(value)
     except OverflowError:  # an int that no float can hold

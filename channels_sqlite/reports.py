@@ -111,6 +111,19 @@ class Reports:
             ),
         )
 
+    def given_up(self, channel: str) -> None:
+        """A message that was due later found its channel full for as long as it may wait."""
+        self.counters.dropped_full += 1
+        self._tell(
+            f"given up {channel}",
+            lambda times: logger.warning(
+                "channel %r stayed full: %d messages that were due were tried until their expiry and dropped since the "
+                'last line; raise "capacity" or receive faster',
+                channel,
+                times,
+            ),
+        )
+
     def abandoned(self, channels: Sequence[str]) -> None:
         """Members of groups were taken out of them, as nobody is left who receives there."""
         with self._lock:

@@ -18,7 +18,7 @@ from django.http import HttpRequest
 
 from channels_sqlite.channel_layers import layer_aliases, our_entries
 from channels_sqlite.kinds import State
-from channels_sqlite.models import Membership, Message, Process
+from channels_sqlite.models import Membership, Message, Process, Scheduled
 from channels_sqlite.options import Options
 
 if TYPE_CHECKING:
@@ -30,8 +30,10 @@ __all__ = [
     "DatabaseFilter",
     "GroupFilter",
     "PrefixFilter",
+    "ScheduledNameFilter",
     "SentFilter",
     "StateFilter",
+    "TriesFilter",
     "alias_of",
     "bisect_newest_id_before",
     "known_prefixes",
@@ -169,6 +171,33 @@ class GroupFilter(NameFilter):
     def offered(self, alias: str) -> list[str]:
         """Return those with the most new members."""
         return busiest(Membership.objects.using(alias), self.column)
+
+
+class ScheduledNameFilter(NameFilter):
+    """One of the channels and groups that most is scheduled for."""
+
+    title = "channel or group"
+    column = parameter_name = "name"
+
+    def offered(self, alias: str) -> list[str]:
+        """Return those that most was scheduled for lately."""
+        return busiest(Scheduled.objects.using(alias), self.column)
+
+
+class TriesFilter(admin.SimpleListFilter):
+    """Whether a message waits for its time, or for room in its channel."""
+
+    title = "state"
+    parameter_name = "held_up"
+
+    def lookups(self, request: HttpRequest, model_admin: AnyAdmin) -> Iterable[tuple[str, str]]:
+        """Offer both."""
+        return [("0", "waits for its time"), ("1", "held up by a full channel")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        """Return the messages of that state."""
+        conditions = {"0": Q(tries=0), "1": Q(tries__gt=0)}
+        return queryset.filter(conditions.get(self.value() or "", Q()))
 
 
 class StateFilter(admin.SimpleListFilter):

@@ -37,7 +37,7 @@ from channels_sqlite.admin.filters import (
 )
 from channels_sqlite.ages import age_s, duration
 from channels_sqlite.kinds import Kind, State
-from channels_sqlite.models import Membership, Message, Process
+from channels_sqlite.models import Membership, Message, Process, Scheduled
 
 if TYPE_CHECKING:
     from typing import TypedDict
@@ -46,15 +46,19 @@ if TYPE_CHECKING:
 
     ModelAdmin = admin.ModelAdmin[Any]
 
-    class MessageExtras(TypedDict):
+    class PayloadExtras(TypedDict):
         payload_bytes: int
         short_payload: bytes | None
+
+    class MessageExtras(PayloadExtras):
         cursor: int | None
 
     class MembershipExtras(TypedDict):
         pid: int | None
 
     Row = WithAnnotations[Message, MessageExtras]
+    Planned = WithAnnotations[Scheduled, PayloadExtras]
+    AnyRow = Row | Planned
     Member = WithAnnotations[Membership, MembershipExtras]
 else:
     ModelAdmin = admin.ModelAdmin
@@ -67,7 +71,10 @@ LARGEST_BYTES = 16 * 1024 * 1024  # of a payload that is decoded at all
 
 def clock(moment: float) -> str:
     """Return a moment (seconds since 1970) in the current time zone."""
-    return datetime.fromtimestamp(moment, tz=timezone.get_current_timezone()).strftime("%Y-%m-%d %H:%M:%S %Z")
+    try:
+        return datetime.fromtimestamp(moment, tz=timezone.get_current_timezone()).strftime("%Y-%m-%d %H:%M:%S %Z")
+    except (OverflowError, ValueError, OSError):  # an expiry or a delay of ages
+        return "after the year 9999"
 
 
 def away(moment: float, now: float) -> str:
@@ -143,8 +150,51 @@ def _or_complain(request: HttpRequest, page: Callable[[], HttpResponse]) -> Http
         return redirect("admin:index")
 
 
+def with_sizes(rows: QuerySet[Any]) -> QuerySet[Any]:
+    """Return rows with a payload without those that are long, with their sizes."""
+    sized: QuerySet[Any] = rows.defer("payload").annotate(payload_bytes=Length("payload"))
+    shown: QuerySet[Any] = sized.annotate(short_payload=Case(When(payload_bytes__lte=LINE_BYTES, then="payload")))
+    return shown
+
+
+class PayloadAdmin(LookOnly):
+    """What the lists of messages have in common."""
+
+    @admin.display(description="id")
+    def number(self, row: AnyRow) -> str:
+        """Return the id, without separators."""
+        return str(row.id)
+
+    @admin.display(description="kind")
+    def kind_in_words(self, row: AnyRow) -> str:
+        """Return what the name stands for."""
+        return str(dict(Kind.choices).get(row.kind, row.kind))
+
+    @admin.display(description="message")
+    def beginning(self, row: AnyRow) -> str:
+        """Return a short message in one line."""
+        if row.short_payload is None:
+            return f"{filesizeformat(row.payload_bytes)}, shown on its own page"
+        # The other columns would be pushed away by a long word, such as the escapes of bytes.
+        return format_html(
+            '<span style="overflow-wrap: anywhere">{}</span>', payloads.one_line(row.kind, row.short_payload)
+        )
+
+    @admin.display(description="size")
+    def size(self, row: AnyRow) -> str:
+        """Return the size of what is stored."""
+        return filesizeformat(row.payload_bytes)
+
+    @admin.display(description="message")
+    def content(self, row: AnyRow) -> str:
+        """Return the message, indented."""
+        if row.payload_bytes > LARGEST_BYTES:
+            return f"{filesizeformat(row.payload_bytes)}; messages up to {filesizeformat(LARGEST_BYTES)} are shown"
+        return format_html("<pre>{}</pre>", payloads.pretty(row.kind, row.payload))
+
+
 @admin.register(Message)
-class MessageAdmin(LookOnly):
+class MessageAdmin(PayloadAdmin):
     """The log of messages, newest first."""
 
     list_display = ("number", "channel", "kind_in_words", "state_in_words", "age", "beginning", "prefix")
@@ -169,12 +219,7 @@ class MessageAdmin(LookOnly):
     def get_queryset(self, request: HttpRequest) -> QuerySet[Message]:
         """Return the rows without long payloads, with their sizes, and with how far their process has read."""
         cursor = Process.objects.filter(client=OuterRef("client")).values("cursor")[:1]
-        return (
-            Message.objects.using(alias_of(request))
-            .defer("payload")
-            .annotate(payload_bytes=Length("payload"), cursor=Subquery(cursor))
-            .annotate(short_payload=Case(When(payload_bytes__lte=LINE_BYTES, then="payload")))
-        )
+        return with_sizes(Message.objects.using(alias_of(request)).annotate(cursor=Subquery(cursor)))
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Message], search_term: str
@@ -187,20 +232,12 @@ class MessageAdmin(LookOnly):
             queryset = queryset.filter(local__istartswith=local)
         return queryset, False
 
-    @admin.display(description="id")
-    def number(self, row: Row) -> str:
-        """Return the id, without separators."""
-        return str(row.id)
-
     @admin.display(description="channel or group")
     def channel(self, row: Row) -> str:
-        """Return the full name that the message was sent to."""
+        """Return the full name that the message was sent to, and to which members of a group it was not."""
+        if row.kind == Kind.GROUP:
+            return row.queue + (f" without {row.local}" if row.local else "")
         return breakable(row.queue + (row.local or ""))
-
-    @admin.display(description="kind")
-    def kind_in_words(self, row: Row) -> str:
-        """Return what the name stands for."""
-        return str(dict(Kind.choices).get(row.kind, row.kind))
 
     @admin.display(description="state")
     def state_in_words(self, row: Row) -> str:
@@ -212,16 +249,6 @@ class MessageAdmin(LookOnly):
         """Return how long ago the message was sent."""
         return in_one_line(age_s(row.created_at, time.time()))
 
-    @admin.display(description="message")
-    def beginning(self, row: Row) -> str:
-        """Return a short message in one line."""
-        if row.short_payload is None:
-            return f"{filesizeformat(row.payload_bytes)}, shown on its own page"
-        # The other columns would be pushed away by a long word, such as the escapes of bytes.
-        return format_html(
-            '<span style="overflow-wrap: anywhere">{}</span>', payloads.one_line(row.kind, row.short_payload)
-        )
-
     @admin.display(description="sent")
     def sent(self, row: Row) -> str:
         """Return when the message was sent."""
@@ -231,18 +258,6 @@ class MessageAdmin(LookOnly):
     def expires(self, row: Row) -> str:
         """Return when it is, or was, too late to read the message."""
         return f"{clock(row.expires_at)}, {away(row.expires_at, time.time())}"
-
-    @admin.display(description="size")
-    def size(self, row: Row) -> str:
-        """Return the size of what is stored."""
-        return filesizeformat(row.payload_bytes)
-
-    @admin.display(description="message")
-    def content(self, row: Row) -> str:
-        """Return the message, indented."""
-        if row.payload_bytes > LARGEST_BYTES:
-            return f"{filesizeformat(row.payload_bytes)}; messages up to {filesizeformat(LARGEST_BYTES)} are shown"
-        return format_html("<pre>{}</pre>", payloads.pretty(row.kind, row.payload))
 
 
 @admin.register(Membership)

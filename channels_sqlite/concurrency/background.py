@@ -2,9 +2,8 @@
 
 Any thread may call `submit`, coroutines `acall`, and threads without an event loop `call`; jobs run in order. Between
 jobs the thread calls `tick`, which says when it wants to be called again; with nothing to do it sleeps without waking
-up, until `stir`. The thread is a
-daemon so that it cannot keep an interpreter alive; that is safe because the owner stops it at exit, before the
-interpreter goes.
+up, until `stir`. Beside that there is one alarm, for what must be done at a certain moment. The thread is a daemon so
+that it cannot keep an interpreter alive; that is safe because the owner stops it at exit, before the interpreter goes.
 
 Every job is run. Those that come when there is no thread any more, or when the interpreter is ending and none can be
 started, are run by whoever submits them.
@@ -56,6 +55,9 @@ class BackgroundThread:
         # other lock inside.
         self.working = threading.Lock()
         self._worker = 0  # the thread that holds it
+        self.on_alarm: Job = _nothing
+        """What to do when the alarm rings."""
+        self._alarm_at: float | None = None  # monotonic; for the thread alone
         self._stirred = threading.Lock()  # held while ticks follow each other, tried for by who would begin them
 
     def submit(self, job: Job) -> None:
@@ -141,6 +143,10 @@ class BackgroundThread:
         if self._stirred.locked():
             self._stirred.release()
 
+    def set_alarm(self, delay_s: float | None) -> None:
+        """On the thread: have `on_alarm` called after so many seconds, in the place of an earlier time; None: never."""
+        self._alarm_at = None if delay_s is None else time.monotonic() + delay_s
+
     def end_unstarted(self) -> bool:
         """Start no thread from now on, unless there is one: whoever submits a job runs it. Return whether it is so."""
         with self._starting:
@@ -175,19 +181,29 @@ class BackgroundThread:
     def _run(self) -> None:
         due: float | None = None
         while True:
+            wanted_at = min((moment for moment in (due, self._alarm_at) if moment is not None), default=None)
             try:
-                job = self._jobs.get(timeout=None if due is None else max(0.0, due - time.monotonic()))
+                job = self._jobs.get(timeout=None if wanted_at is None else max(0.0, wanted_at - time.monotonic()))
             except queue.Empty:
-                interval = None if self.stopping.is_set() else self._guarded(self._tick)
-                due = None if interval is None else time.monotonic() + interval
+                self._ring_if_due()
+                if due is not None and time.monotonic() >= due:
+                    interval = None if self.stopping.is_set() else self._guarded(self._tick)
+                    due = None if interval is None else time.monotonic() + interval
                 continue
             if job is None:  # only `stop` ends the thread: jobs may come until then
                 self._ended = True
                 self._work_off()
                 return
             self._guarded(job)
+            self._ring_if_due()
             # Whatever the job was for, there may be something to do now.
             due = time.monotonic() if due is None else min(due, time.monotonic() + MOST_IDLE_S)
+
+    def _ring_if_due(self) -> None:
+        if self._alarm_at is not None and time.monotonic() >= self._alarm_at:
+            self._alarm_at = None
+            if not self.stopping.is_set():
+                self._guarded(self.on_alarm)
 
     def _work_off(self) -> None:
         """Run what is queued in the calling thread. A job that submits another one leaves it to the loop here."""

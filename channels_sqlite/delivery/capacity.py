@@ -42,31 +42,37 @@ class Capacity:
         """Count anew: rows have gone, or are about to."""
         self._counted.clear()
 
-    def admit_normal(self, transaction: Transaction, channel: str) -> None:
-        """Raise ChannelFull where a normal channel has no room."""
+    def admit_normal(self, transaction: Transaction, channel: str, count: int = 1) -> None:
+        """Raise ChannelFull where a normal channel has no room for so many messages."""
         capacity = self._options.capacity_of(channel)
         known = self._known(transaction, channel)
-        if known is not None and known.unread + transaction.newest - known.newest_id < capacity:
+        if known is not None and known.unread + transaction.newest - known.newest_id + count <= capacity:
             return  # even if every row since were for this channel
         unread = transaction.store.count_waiting(channel, now=transaction.now, limit=capacity)
-        self._judge(transaction, channel, unread, capacity=capacity, channels=1)
+        self._judge(transaction, channel, unread, count, capacity=capacity, channels=1)
 
-    def admit_specific(self, transaction: Transaction, channel: str) -> None:
-        """Raise ChannelFull where a process-specific channel has no room."""
+    def admit_specific(self, transaction: Transaction, channel: str, count: int = 1) -> None:
+        """Raise ChannelFull where a process-specific channel has no room for so many messages."""
         queue = names.queue_of(channel)
         capacity = self._options.capacity_of(channel)
+        if count > capacity:  # its process would drop the rest
+            raise ChannelFull(
+                f"channel {channel!r} holds at most {capacity} messages, and {count} are too many at once; raise "
+                f'"capacity" or send fewer'
+            )
         known = self._known(transaction, queue)
         if (
             known is not None
-            and known.unread + transaction.newest - known.newest_id < capacity * self._multiplier(known, channel)
+            and known.unread + transaction.newest - known.newest_id + count
+            <= capacity * self._multiplier(known, channel)
             and time.monotonic() - known.counted_at < LIMIT_AGE_S
         ):
             return
         unread, channels = self._count_specific(transaction, channel, capacity)
-        if unread >= capacity * channels and names.client_of(channel) == self._client:
+        if unread + count > capacity * channels and names.client_of(channel) == self._client:
             # Some of what is held here may have expired since the last sweep.
             unread, channels = self._count_specific(transaction, channel, capacity, anew=True)
-        self._judge(transaction, channel, unread, capacity=capacity, channels=channels)
+        self._judge(transaction, channel, unread, count, capacity=capacity, channels=channels)
 
     def _multiplier(self, known: Counted, channel: str) -> int:
         """Return by how many receivers the limit is multiplied; how many there are here is known, not remembered."""
@@ -101,13 +107,16 @@ class Capacity:
         self._newest_id = transaction.newest
         return self._counted.get(key)
 
-    def _judge(self, transaction: Transaction, channel: str, unread: int, *, capacity: int, channels: int) -> None:
+    def _judge(
+        self, transaction: Transaction, channel: str, unread: int, count: int, *, capacity: int, channels: int
+    ) -> None:
         key = names.queue_of(channel)
         limit = capacity * channels
-        if unread >= limit:
+        if unread + count > limit:
             self._counted.pop(key, None)
+            more = f", and {count} more do not fit" if count > 1 else ""
             raise ChannelFull(
-                f'channel {channel!r} holds {unread} of {limit} unread messages; raise "capacity" or add readers'
+                f'channel {channel!r} holds {unread} of {limit} unread messages{more}; raise "capacity" or add readers'
             )
         if transaction.in_users_block:
             return

@@ -118,11 +118,12 @@ class Log:
         return True
 
     def _deliver_all(self, rows: Sequence[LogRow], connections: Connections) -> bool:
-        """Deliver rows one by one; return False where a broadcast with many members has to come to its end first."""
+        """Deliver rows one by one; return False where they are too many for a step, or the members of one are."""
+        count = 0
         for row in rows:
-            if self._broadcast is not None:
+            if self._broadcast is not None or count >= STEP_DELIVERIES:
                 return False
-            self._deliver(row, connections)
+            count += self._deliver(row, connections)
         return self._broadcast is None
 
     def _step(self, connections: Connections) -> bool:
@@ -170,6 +171,9 @@ class Log:
             return 1
         if row.kind == Kind.GROUP:
             members = self._members.of(row.queue, row.id, time.time())
+            if row.local:
+                excluded = frozenset(row.local.split(" "))
+                members = [channel for channel in members if channel not in excluded]
             self._spread(Broadcast(row.queue, Entry(row.id, row.expires_at, row.payload, shared=True), members))
             return 1 + len(members)
         if row.kind == Kind.MEMBERSHIP:

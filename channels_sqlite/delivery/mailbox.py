@@ -144,12 +144,19 @@ class Mailbox:
             return []
         return [self.entries.pop() for _ in range(len(self.entries) - len(self.waiters))]
 
-    def drop_expired(self, now: float) -> int:
-        """Drop what is past its expiry and return how many. Ids order the entries, expiries nearly so."""
+    def drop_expired(self, now: float, *, mixed: bool) -> int:
+        """Drop what is past its expiry and return how many.
+
+        Ids order the entries, and expiries nearly so; where they are `mixed`, one may expire before those in front.
+        """
         entries = self.entries
         before = len(entries)
         while entries and entries[0].expires_at <= now:
             entries.popleft()
+        if mixed and any(entry.expires_at <= now for entry in entries):
+            kept = [entry for entry in entries if entry.expires_at > now]
+            entries.clear()
+            entries.extend(kept)
         return before - len(entries)
 
     @property

@@ -64,6 +64,8 @@ class Mailboxes:
         self._published_channels = 1  # the number of them by which senders multiply
         self._many_waiting = 1  # more of them than senders should go on without
         self._due = False  # senders should be told: a tenth of what some queue may hold was consumed, or many more wait
+        self._latest_expiry = 0.0  # of all messages that were put in (seconds since 1970)
+        self._mixed_until = 0.0  # until then some may expire before others that came earlier (seconds since 1970)
         # Kept for channels without a mailbox that a group has as members: who received there last.
         self._absent: dict[str, Consumer] = {}
         # Channels where a message has expired unread that may be abandoned; whoever receives takes his out.
@@ -255,6 +257,10 @@ class Mailboxes:
             return 0, 0
         with self._lock:
             self.cursor = entry.id
+            if entry.expires_at >= self._latest_expiry:
+                self._latest_expiry = entry.expires_at
+            else:
+                self._mixed_until = self._latest_expiry
             full, waiters = self._put(channels, entry, now)
             abandoned = sum(box.abandoned for box in full) if full else 0
         self._notify(waiters)
@@ -513,7 +519,7 @@ class Mailboxes:
         return evicted
 
     def _drop_expired(self, box: Mailbox, now: float) -> None:
-        dropped = box.drop_expired(now)
+        dropped = box.drop_expired(now, mixed=now < self._mixed_until)
         if not dropped:
             return
         self._counters.dropped_expired += dropped

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from channels.exceptions import ChannelFull
 
@@ -13,6 +13,7 @@ from channels_sqlite.delivery.log import OwnRows
 from channels_sqlite.kinds import Kind
 from channels_sqlite.options import Options
 from channels_sqlite.reports import Reports
+from channels_sqlite.sending import NOBODY
 from channels_sqlite.storage.messages import LogRow
 from channels_sqlite.storage.transactions import Transaction
 from channels_sqlite.waking.wakeups import Wakeups
@@ -34,74 +35,112 @@ class Operations:
 
     # Sending
 
-    def send(self, channel: str, payload: bytes) -> Callable[[Transaction], None]:
-        """Append a message for one channel, or raise ChannelFull."""
+    def send(
+        self, channel: str, payloads: Sequence[bytes], expiry: float | None = None
+    ) -> Callable[[Transaction], None]:
+        """Append messages for one channel, or raise ChannelFull where not all of them fit."""
 
         def apply(transaction: Transaction) -> None:
             try:
-                if "!" in channel:
-                    self._capacity.admit_specific(transaction, channel)
-                else:
-                    self._capacity.admit_normal(transaction, channel)
+                self.admit(transaction, channel, len(payloads))
             except ChannelFull:
                 transaction.refused += 1
                 raise
-            self._append(transaction, channel, payload)
-            transaction.sent += 1
+            self.append(transaction, channel, payloads, transaction.now + self.expiry_s(expiry))
+            transaction.sent += len(payloads)
 
         return apply
 
-    def group_send(self, group: str, payload: bytes) -> Callable[[Transaction], None]:
-        """Append one row for all process-specific members, and one for each normal channel that has room."""
+    def group_send(
+        self,
+        group: str,
+        payloads: Sequence[bytes],
+        expiry: float | None = None,
+        excluded: frozenset[str] = NOBODY,
+    ) -> Callable[[Transaction], None]:
+        """Append, for each message, one row for all process-specific members, and one for each normal one with room."""
+        without = " ".join(sorted(excluded)) if excluded else None
 
         def apply(transaction: Transaction) -> None:
             store = transaction.store
+            now = transaction.now
+            expires_at = now + self.expiry_s(expiry)
             clients = store.clients_of_group(group) or self._wakeups.strays(store)
-            if clients:
-                expires_at = transaction.now + self._options.expiry
-                transaction.newest = store.insert(
-                    Kind.GROUP, group, payload, created_at=transaction.now, expires_at=expires_at
-                )
-                transaction.wake.update(clients)
-                if self._client in transaction.wake:
-                    transaction.wake.discard(self._client)
-                    self._note_own(
-                        transaction, LogRow(transaction.newest, Kind.GROUP, group, None, expires_at, payload)
+            own = self._client in clients
+            transaction.wake.update([client for client in clients if client != self._client])
+            normal = [channel for channel, _, _ in store.members(group, "", now) if channel not in excluded]
+            with_room = normal.copy()
+            for payload in payloads:
+                if clients:
+                    transaction.newest = store.insert(
+                        Kind.GROUP, group, payload, local=without, created_at=now, expires_at=expires_at
                     )
-            normal = [channel for channel, _, _ in store.members(group, "", transaction.now)]
-            full = 0
-            for channel in normal:
-                try:
-                    self._capacity.admit_normal(transaction, channel)
-                except ChannelFull:
-                    full += 1
-                else:
-                    self._append(transaction, channel, payload)
-            transaction.sent += 1
-            if full:
-                transaction.after_commit.append(lambda: self._reports.skipped(group, full, len(normal)))
+                    if own:
+                        row = LogRow(transaction.newest, Kind.GROUP, group, without, expires_at, payload)
+                        self._note_own(transaction, row)
+                if normal:
+                    self._append_to_normal(
+                        transaction, group, payload, expires_at=expires_at, with_room=with_room, members=len(normal)
+                    )
+            transaction.sent += len(payloads)
 
         return apply
 
-    def _append(self, transaction: Transaction, channel: str, payload: bytes) -> None:
+    def _append_to_normal(
+        self,
+        transaction: Transaction,
+        group: str,
+        payload: bytes,
+        *,
+        expires_at: float,
+        with_room: list[str],
+        members: int,
+    ) -> None:
+        """Append a broadcast for those normal members that are not known to be full, and note who turns out to be."""
+        for channel in list(with_room):
+            try:
+                self._capacity.admit_normal(transaction, channel)
+            except ChannelFull:
+                with_room.remove(channel)  # for the rest of the batch: nothing is read before it is committed
+            else:
+                self.append(transaction, channel, (payload,), expires_at)
+        full = members - len(with_room)
+        if full:
+            transaction.after_commit.append(lambda: self._reports.skipped(group, full, members))
+
+    def expiry_s(self, own: float | None) -> float:
+        """Return how long a message stays deliverable: its own time, or that of the layer."""
+        return self._options.expiry if own is None else own
+
+    def admit(self, transaction: Transaction, channel: str, count: int = 1) -> None:
+        """Raise ChannelFull where a channel has no room for so many messages."""
+        if "!" in channel:
+            self._capacity.admit_specific(transaction, channel, count)
+        else:
+            self._capacity.admit_normal(transaction, channel, count)
+
+    def append(self, transaction: Transaction, channel: str, payloads: Sequence[bytes], expires_at: float) -> None:
+        """Append messages for one channel that has room for them."""
         store = transaction.store
         now = transaction.now
-        expires_at = now + self._options.expiry
         queue, local = names.split(channel)
         if local is None:
             transaction.wake.update(store.listeners_of_empty(channel, now))
-            transaction.newest = store.insert(Kind.NORMAL, queue, payload, created_at=now, expires_at=expires_at)
-        else:
-            client = names.client_of(channel)
+            for payload in payloads:
+                transaction.newest = store.insert(Kind.NORMAL, queue, payload, created_at=now, expires_at=expires_at)
+            return
+        client = names.client_of(channel)
+        own = client == self._client
+        if not own:
+            transaction.wake.add(client)
+        for payload in payloads:
             transaction.newest = store.insert(
                 Kind.SPECIFIC, queue, payload, local=local, client=client, created_at=now, expires_at=expires_at
             )
-            if client == self._client:
+            if own:
                 self._note_own(
                     transaction, LogRow(transaction.newest, Kind.SPECIFIC, queue, local, expires_at, payload)
                 )
-            else:
-                transaction.wake.add(client)
 
     def _note_own(self, transaction: Transaction, row: LogRow) -> None:
         """Note a row that this very process will receive, so that it need not be read back after the commit."""
@@ -156,7 +195,7 @@ class Operations:
             transaction.wake.add(client)
 
     def flush(self, transaction: Transaction) -> None:
-        """Delete all messages and memberships, and have every process forget what it holds."""
+        """Delete all messages, scheduled ones included, and memberships; every process forgets what it holds."""
         store = transaction.store
         store.flush()
         self._capacity.forget()

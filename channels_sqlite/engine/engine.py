@@ -24,6 +24,8 @@ from channels_sqlite.concurrency.reentry import exclusive
 from channels_sqlite.counters import Counters
 from channels_sqlite.delivery.inbox import Inbox
 from channels_sqlite.delivery.operations import Operations
+from channels_sqlite.delivery.schedule import Schedule
+from channels_sqlite.engine.due_messages import DueMessages
 from channels_sqlite.engine.housekeeping import Housekeeping
 from channels_sqlite.engine.lookout import Lookout
 from channels_sqlite.engine.registration import Registration
@@ -60,6 +62,16 @@ class Engine:
         self.outbox = Outbox(self.database, self._background, self.wakeups, self.reports)
         self.inbox = Inbox(self.client, options, self.database, self.outbox, self.reports)
         self.operations = Operations(self.client, options, self.inbox, self.wakeups, self.reports)
+        self.schedule = Schedule(self.operations, self.reports)
+        self._due_messages = DueMessages(
+            self.client,
+            self.schedule,
+            database=self.database,
+            outbox=self.outbox,
+            background=self._background,
+            reports=self.reports,
+        )
+        self.inbox.reader.register(self._due_messages)
         self._seat = Seat(self.client, options.prefix, self.reports)
         self._lookout = Lookout(
             options.polling_interval,
@@ -190,6 +202,7 @@ class Engine:
                 self._lookout.reopen()
                 return TICK_S
             return None
+        self._due_messages.look()
         # Each for itself: what fails is told, and tried again at the next tick.
         self._attempt("writing what is left of closed event loops", self.outbox.flush_stale)
         if self._registration.done:

@@ -32,8 +32,9 @@ class Trimming:
         self._store = store
         self._outbox = outbox
         self._reports = reports
-        self._kept_from = 0  # with retention: nothing of this prefix lies below this id
+        self._kept_from = 0  # with retention: nothing of this prefix that may go lies below this id
         self._from_start_at = 0.0  # monotonic
+        self._passed_over = False  # something lies below that may not go yet
         self._scanned_to = 0  # without retention: where the last round stopped looking
         self._memberships_at = 0.0  # seconds since 1970
 
@@ -68,9 +69,9 @@ class Trimming:
         self._outbox.run_patiently(lambda transaction: change(transaction.store, ids, found_at))
 
     def trim(self, ends: float) -> int:
-        """Delete rows past their retention from the low end of the log, until the monotonic time `ends`.
+        """Delete rows from the low end of the log, until the monotonic time `ends`; return how many went.
 
-        Returns how many rows went.
+        They are past their retention, and cannot be delivered any more.
         """
         started = time.monotonic()
         trimmed = self._trim_kept(ends) if self._options.message_retention else self._trim_unkept(ends)
@@ -90,24 +91,31 @@ class Trimming:
         if time.monotonic() >= self._from_start_at:
             self._from_start_at = time.monotonic() + FROM_START_EVERY_S
             self._kept_from = 0
+            self._passed_over = False
         while True:
             rows = self._store.oldest(self._kept_from, limit)
-            before = time.time() - self._options.message_retention
+            now = time.time()
+            before = now - self._options.message_retention
             old = []
-            unread = 0
-            for row_id, kind, state, created_at, _ in rows:
+            looked_at = unread = 0
+            kept_from = self._kept_from
+            for row_id, kind, state, created_at, expires_at in rows:
                 if created_at > before:
+                    kept_from = row_id - 1
                     break
+                kept_from = row_id
+                looked_at += 1
+                if expires_at > now and state != State.DONE:  # it lives longer than rows are kept
+                    self._passed_over = True
+                    continue
                 old.append(row_id)
                 unread += _waits(kind, state)
             if old:
                 self._change(Store.delete_messages, old, before)
                 self._reports.counters.dropped_expired += unread
                 total += len(old)
-                self._kept_from = old[-1]
-            elif rows:
-                self._kept_from = rows[0][0] - 1
-            if len(old) < limit or time.monotonic() >= ends:
+            self._kept_from = kept_from
+            if looked_at < limit or time.monotonic() >= ends:
                 return total
             limit = self._options.trim_batch_size
 
@@ -141,11 +149,13 @@ class Trimming:
     def due_in_s(self) -> float | None:
         """Return the seconds until the first row is due, 0 or less for at once; None: there are no rows."""
         rows = self._store.oldest(self._kept_from, 1) if self._options.auto_trim else []
+        due_s = FROM_START_EVERY_S if self._passed_over else None
         if not rows:
-            return None
+            return due_s
         _, _, _, created_at, expires_at = rows[0]
         retention = self._options.message_retention
-        return (created_at + retention if retention else expires_at) - time.time()
+        first_s = (created_at + retention if retention else expires_at) - time.time()
+        return first_s if due_s is None else min(first_s, due_s)
 
 
 def _waits(kind: int, state: int) -> bool:

@@ -99,12 +99,13 @@ class Maintenance:
             self._housekeeping.checkpoints.do_if_large()
         first, last = self._patiently(self._range)
         total = 0
+        reached = -1
         while True:
-            count = self._patiently(lambda: self._housekeeping.trimming.trim(time.monotonic() + ROUND_S))
-            total += count
+            reached_before = reached
+            total += self._patiently(lambda: self._housekeeping.trimming.trim(time.monotonic() + ROUND_S))
             self._housekeeping.checkpoints.do_if_large()
             reached = self._housekeeping.trimming.trimmed_to
-            if reached >= last or (not count and self._options.message_retention) or not reached:
+            if reached >= last or reached == reached_before or not reached:
                 progress(1.0)
                 return total
             progress(max(0.0, (reached - first) / (last - first)))

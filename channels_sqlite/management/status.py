@@ -87,6 +87,7 @@ class LayerStatus:
     prefix: str
     path: str  # "" in memory
     rows: int  # messages in the table, with what was read and is kept for looking back
+    scheduled: int  # messages that are to be sent later
     newest_id: int  # grows by one with every row that any layer in this database writes
     database_bytes: int
     wal_bytes: int
@@ -138,6 +139,7 @@ def _look(alias: str, options: Options, raw: sqlite3.Connection) -> LayerStatus:
         prefix=options.prefix,
         path=path,
         rows=store.count_rows(),
+        scheduled=store.count_scheduled(),
         newest_id=store.newest_id(),
         database_bytes=_size(path) if path else space.pages * space.page_bytes,
         wal_bytes=_size(f"{path}-wal") if path else 0,

@@ -21,7 +21,7 @@ class LogRow(NamedTuple):
     id: int
     kind: int
     queue: str
-    local: str | None
+    local: str | None  # of a broadcast, the members that do not get it, with a space between them
     expires_at: float
     payload: bytes
 
@@ -29,24 +29,27 @@ class LogRow(NamedTuple):
 ClaimedRow = tuple[int, float, bytes]
 """A message taken from a normal channel: (id, expires_at, payload)."""
 
-# The largest id given so far, which never falls, not even when the rows are gone
+# The largest id given so far, which never falls, not even when the rows are gone: a trigger notes it then (see `ids`).
+# AUTOINCREMENT would write a page of its own for that at each commit, one of three
 # (https://www.sqlite.org/autoinc.html). No lock that a writer could hold up (WAL).
-NEWEST_ID = "SELECT seq FROM sqlite_sequence WHERE name = 'channels_sqlite_message'"
+_LARGEST_ID = """max(
+    ifnull((SELECT max(id) FROM channels_sqlite_message), 0), ifnull((SELECT last FROM channels_sqlite_lastid), 0)
+)"""
+NEWEST_ID = f"SELECT {_LARGEST_ID}"
 # Parameters: client. The same, and whether the client is registered: a probe of a primary key.
-NEWEST_ID_AND_REGISTERED = """
-    SELECT (SELECT seq FROM sqlite_sequence WHERE name = 'channels_sqlite_message'),
-        EXISTS (SELECT 1 FROM channels_sqlite_process WHERE client = ?)
+NEWEST_ID_AND_REGISTERED = f"""
+    SELECT {_LARGEST_ID}, EXISTS (SELECT 1 FROM channels_sqlite_process WHERE client = ?)
 """
 # Parameters: id. The first row of the table, if it is not past that id.
 OLDEST_UP_TO = "SELECT created_at FROM channels_sqlite_message WHERE id <= ? ORDER BY id LIMIT 1"
 # Parameters: number of ids. Skips ids, so that "rows since a count" also covers rows that were put back.
-SKIP_IDS = "UPDATE sqlite_sequence SET seq = seq + ? WHERE name = 'channels_sqlite_message'"
+SKIP_IDS = f"INSERT OR REPLACE INTO channels_sqlite_lastid (id, last) SELECT 1, {_LARGEST_ID} + ?"
 # Parameters: prefix, kind, state, queue, local, client, created_at, expires_at, payload. At most one index entry a row:
 # normal channels in channels_sqlite_waiting, process-specific ones in channels_sqlite_addressed, broadcasts in none.
-INSERT_MESSAGE = """
+INSERT_MESSAGE = f"""
     INSERT INTO channels_sqlite_message
-        (prefix, kind, state, queue, local, client, created_at, expires_at, payload)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+        (id, prefix, kind, state, queue, local, client, created_at, expires_at, payload)
+    VALUES (1 + {_LARGEST_ID}, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 # Parameters: prefix, queue, now, limit. Index channels_sqlite_waiting alone, no row is read; the limit bounds the work,
 # as nobody needs to know how far beyond its capacity a channel is.
@@ -98,7 +101,7 @@ REINSERT = f"""
 # registered, and then the log, in one statement and so of one snapshot. A range of the primary key; the payload is the
 # last column, so that rows for others cost no overflow pages. A broadcast is read only where this client has a member.
 READ_LOG = f"""
-    SELECT (SELECT seq FROM sqlite_sequence WHERE name = 'channels_sqlite_message') AS id,
+    SELECT {_LARGEST_ID} AS id,
         EXISTS (SELECT 1 FROM channels_sqlite_process WHERE client = ?) AS kind,
         '' AS queue, NULL AS local, 0.0 AS expires_at, x'' AS payload
     UNION ALL
@@ -141,13 +144,13 @@ class Messages(Table):
 
     def newest_id(self) -> int:
         """Return the largest message id given so far; 0 when there was none."""
-        row: tuple[int] | None = self._execute(NEWEST_ID).fetchone()
-        return row[0] if row else 0
+        newest: int = self._execute(NEWEST_ID).fetchone()[0]
+        return newest
 
     def newest_id_and_registered(self, client: str) -> tuple[int, bool]:
         """Return the same, and whether `client` is registered, in the time of one statement."""
         newest, registered = self._execute(NEWEST_ID_AND_REGISTERED, (client,)).fetchone()
-        return newest or 0, bool(registered)
+        return newest, bool(registered)
 
     def began_anew(self, up_to: int, since: float) -> bool:
         """Whether the ids up to `up_to` that are there were all given after `since` (seconds since 1970), for once."""
@@ -183,7 +186,7 @@ class Messages(Table):
         """
         cursor = self._execute(READ_LOG, (client, after, up_to, self._prefix, client, client))
         newest, registered, *_ = cursor.fetchone()
-        return newest or 0, bool(registered), _log_rows(cursor)
+        return newest, bool(registered), _log_rows(cursor)
 
     def count_waiting(self, channel: str, *, now: float, limit: int) -> int:
         """Return how many unexpired messages wait on a normal channel, and `limit` when there are more."""

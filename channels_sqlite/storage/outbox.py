@@ -25,6 +25,7 @@ from channels_sqlite.concurrency.background import BackgroundThread
 from channels_sqlite.concurrency.loops import call_in, resolve
 from channels_sqlite.exceptions import ChannelDatabaseError, LayerClosedError
 from channels_sqlite.reports import Reports
+from channels_sqlite.sending import INLINE_BYTES
 from channels_sqlite.storage.commits import Commits, Wakeups, fail
 from channels_sqlite.storage.connections import OpenDatabase
 from channels_sqlite.storage.errors import who_holds_the_lock
@@ -41,7 +42,6 @@ __all__ = ["Outbox"]
 
 T = TypeVar("T")
 
-INLINE_BYTES = 256 * 1024  # a larger payload is written by the thread: copying it would hold up the loop
 INLINE_WRITES = 200  # writes in one transaction on a loop: 1.5 ms
 PATIENT_WRITES = 1000
 GROWTH_BYTES = 4 * 1024 * 1024
@@ -99,14 +99,18 @@ class Outbox:
 
     # Writing
 
-    async def write(self, apply: Callable[[Transaction], T], size_bytes: int = 0) -> T:
+    async def write(
+        self, apply: Callable[[Transaction], T], size_bytes: int = 0, prepare: Callable[[], int] | None = None
+    ) -> T:
         """Run `apply` in a transaction and return its result once committed.
 
+        `prepare` is called on the background thread before that, for what takes long and must keep its place in line;
+        it returns the size in bytes.
         A write whose caller is cancelled while it still waits in the queue is dropped; one whose transaction has begun
         may be committed all the same.
         """
         loop = asyncio.get_running_loop()
-        write = Write(apply, size_bytes)
+        write = Write(apply, size_bytes, prepare)
         sound = self._database.is_sound()
         if self._flushing is not loop:
             if sound and self._try_now(write):
@@ -208,7 +212,7 @@ class Outbox:
             return
         if offloaded:
             return
-        if not at_once or write.size_bytes > INLINE_BYTES or time.monotonic() < self._commits.rest_until:
+        if not at_once or write.is_large or time.monotonic() < self._commits.rest_until:
             self._offload()
         elif loop is not None:
             if self._flushing is not loop:
@@ -245,7 +249,7 @@ class Outbox:
         if (
             self._queue
             or self._offloaded
-            or write.size_bytes > INLINE_BYTES
+            or write.is_large
             or time.monotonic() < self._commits.rest_until
             or not self._database.writing.acquire(blocking=False)
         ):
@@ -315,7 +319,9 @@ class Outbox:
             except Exception as error:  # noqa: BLE001  # raised where the writes are waited for
                 fail(batch, error)
             else:
-                self._patiently(batch)
+                ready = [write for write in batch if write.make_ready()]
+                if ready:
+                    self._patiently(ready)
             self._finish(batch)
 
     def _patiently(

@@ -65,6 +65,8 @@ PROCESS = """
 PROCESSES = "SELECT client, pid, machine, address, cursor, held, channels FROM channels_sqlite_process"
 # Parameters: prefix.
 ANY_REGISTERED = "SELECT EXISTS (SELECT 1 FROM channels_sqlite_process WHERE prefix = ?)"
+# Parameters: prefix. One row for each process.
+ELDEST = "SELECT client FROM channels_sqlite_process WHERE prefix = ? ORDER BY started_at, client LIMIT 1"
 # Parameters: JSON array of clients. One probe of the primary key for each.
 UNREGISTERED = """
     SELECT value FROM json_each(?) WHERE NOT EXISTS (SELECT 1 FROM channels_sqlite_process WHERE client = value)
@@ -129,6 +131,11 @@ class Readers(Table):
     def any_registered(self) -> bool:
         """Whether any reader of this prefix is registered."""
         return bool(self._execute(ANY_REGISTERED, (self._prefix,)).fetchone()[0])
+
+    def eldest_reader(self) -> str | None:
+        """Return the reader that registered before all others: who looks for what is due; see `engine.due_messages`."""
+        row: tuple[str] | None = self._execute(ELDEST, (self._prefix,)).fetchone()
+        return row[0] if row else None
 
     def unregistered(self, clients: Sequence[str]) -> list[str]:
         """Return those of `clients` that are not registered, whatever their prefix."""

@@ -14,7 +14,8 @@ from channels_sqlite.storage.groups import Groups
 from channels_sqlite.storage.messages import Messages
 from channels_sqlite.storage.overview import Overview
 from channels_sqlite.storage.readers import Readers
-from channels_sqlite.storage.schedules import Schedules
+from channels_sqlite.storage.scheduled import Scheduled
+from channels_sqlite.storage.task_schedules import TaskSchedules
 from channels_sqlite.storage.tasks import Tasks
 
 __all__ = ["Store"]
@@ -42,6 +43,7 @@ FORGET = (
 FLUSH = (
     "DELETE FROM channels_sqlite_message WHERE prefix = ?",
     "DELETE FROM channels_sqlite_membership WHERE prefix = ?",
+    "DELETE FROM channels_sqlite_scheduled WHERE prefix = ?",
 )
 # Fails with "no such table" or "no such column" where migrations are missing.
 PROBES = (
@@ -56,6 +58,11 @@ PROBES = (
     """,
     "SELECT id, prefix, channel, client FROM channels_sqlite_listener LIMIT 0",
     """
+    SELECT id, prefix, kind, name, excluded, token, created_at, due_at, expiry_s, tries, tried_at, payload
+    FROM channels_sqlite_scheduled LIMIT 0
+    """,
+    "SELECT id, last FROM channels_sqlite_lastid LIMIT 0",
+    """
     SELECT id, key, prefix, backend, queue, is_async, state, priority, due_at, path, payload, unique_key, enqueued_at,
         run_after, started_at, last_attempted_at, finished_at, kept_until, failure_retention, worker, worker_ids,
         attempts, failures, crashes, max_crashes, last_start, ended, untold, progress, outcome, errors
@@ -65,7 +72,7 @@ PROBES = (
 )
 
 
-class Store(Messages, Groups, Readers, Overview, Tasks, Schedules):
+class Store(Messages, Groups, Readers, Scheduled, Overview, Tasks, TaskSchedules):
     """The statements on one connection, for the layer with this `prefix`."""
 
     def begin(self) -> None:
@@ -107,7 +114,7 @@ class Store(Messages, Groups, Readers, Overview, Tasks, Schedules):
         return to_wake - {client}
 
     def flush(self) -> None:
-        """Delete all messages and memberships."""
+        """Delete all messages, those that are to be sent later included, and all memberships."""
         for statement in FLUSH:
             self._execute(statement, (self._prefix,))
 

@@ -114,7 +114,7 @@ PROMOTE = f"""
     )
 """
 # Parameters: prefix, backend. The first entry of channels_sqlite_task_delayed.
-NEXT_DUE = f"""
+NEXT_DELAYED = f"""
     SELECT min(due_at) FROM channels_sqlite_queuedtask INDEXED BY channels_sqlite_task_delayed
     WHERE state = {DELAYED} AND prefix = ? AND backend = ?
 """
@@ -178,7 +178,7 @@ PROGRESS = f"""
     WHERE id = ? AND state = {RUNNING} AND worker = ? AND attempts = ?
 """
 # Parameters: now, now, key, prefix, backend.
-CANCEL = f"""
+CANCEL_TASK = f"""
     UPDATE channels_sqlite_queuedtask SET
         state = {FAILED}, ended = {TaskEnd.CANCELLED.value}, finished_at = ?, kept_until = ? + failure_retention
     WHERE key = ? AND prefix = ? AND backend = ? AND state IN ({READY}, {DELAYED}) RETURNING {_COLUMNS}
@@ -279,9 +279,9 @@ class Tasks(Table):
         rows = self._execute(LIST, (self._prefix, backend, chosen, chosen, limit)).fetchall()
         return [TaskRow(*row) for row in rows]
 
-    def next_due(self, backend: str) -> float | None:
+    def next_delayed(self, backend: str) -> float | None:
         """Return when the next delayed task is due (seconds since 1970)."""
-        due_at: float | None = self._execute(NEXT_DUE, (self._prefix, backend)).fetchone()[0]
+        due_at: float | None = self._execute(NEXT_DELAYED, (self._prefix, backend)).fetchone()[0]
         return due_at
 
     def any_untold(self, backend: str) -> bool:
@@ -350,7 +350,7 @@ class Tasks(Table):
 
     def cancel_task(self, backend: str, key: str, now: float) -> TaskRow | None:
         """Fail a task that has not started; None where it has."""
-        row = self._execute(CANCEL, (now, now, key, self._prefix, backend)).fetchone()
+        row = self._execute(CANCEL_TASK, (now, now, key, self._prefix, backend)).fetchone()
         return TaskRow(*row) if row else None
 
     def retry_task(self, backend: str, key: str, now: float) -> TaskRow | None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar, cast
 
 from channels_sqlite.counters import Counters
+from channels_sqlite.sending import INLINE_BYTES
 from channels_sqlite.storage.messages import LogRow
 from channels_sqlite.storage.store import Store
 
@@ -106,11 +107,28 @@ class Transaction:
 class Write(Generic[T]):
     """One write on its way. `done` is called once, on any thread, when `result` or `error` stands."""
 
-    __slots__ = ("apply", "done", "error", "future", "loop", "result", "size_bytes", "submitted_at", "withdrawn")
+    __slots__ = (
+        "apply",
+        "done",
+        "error",
+        "future",
+        "is_large",
+        "loop",
+        "prepare",
+        "result",
+        "size_bytes",
+        "submitted_at",
+        "withdrawn",
+    )
 
-    def __init__(self, apply: Callable[[Transaction], T], size_bytes: int = 0) -> None:
+    def __init__(
+        self, apply: Callable[[Transaction], T], size_bytes: int = 0, prepare: Callable[[], int] | None = None
+    ) -> None:
+        """`prepare` is called on the background thread, which then does the write; it returns the size in bytes."""
         self.apply = apply
         self.size_bytes = size_bytes
+        self.prepare = prepare
+        self.is_large = size_bytes > INLINE_BYTES or prepare is not None  # it would hold up an event loop
         self.submitted_at = time.monotonic()
         self.result: T | None = None
         self.error: BaseException | None = None
@@ -118,6 +136,16 @@ class Write(Generic[T]):
         self.loop: asyncio.AbstractEventLoop | None = None
         self.future: asyncio.Future[None] | None = None
         self.done: Callable[[Write[T]], object] | None = None
+
+    def make_ready(self) -> bool:
+        """Do what is to be done before the transaction; return whether that has succeeded."""
+        if self.prepare is not None and not self.withdrawn:
+            try:
+                self.size_bytes = self.prepare()
+            except Exception as error:  # noqa: BLE001  # a message that cannot be sent, say: raised to who waits
+                self.error = error
+                return False
+        return True
 
     def outcome(self) -> T:
         """Return the result or raise the error."""

@@ -8,8 +8,9 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ from channels_sqlite.concurrency.loops import running_loop
 from channels_sqlite.concurrency.signals import ended_by_signals
 from channels_sqlite.exceptions import LayerClosedError
 from channels_sqlite.layers import SqliteChannelLayer
+from channels_sqlite.sending import require_due, require_excluded, require_expiry, require_messages
 from channels_sqlite.sync.foreign import ForeignBlocking
 from channels_sqlite.sync.own import SqliteBlocking
 from channels_sqlite.sync.protocol import BlockingLayer
@@ -45,6 +47,9 @@ class SyncChannelLayer:
     SynchronousOnlyOperation and names the call to await instead. A transaction that the calling thread has open on the
     layer's own database takes the call in: it commits or rolls back with it. All other transactions do not matter; for
     them there are the `_on_commit` methods.
+
+    What another package's layer cannot do raises NotImplementedError, which names the method and the backend: `expiry`
+    and `exclude`, what is sent later, and for some of them who is in a group.
     """
 
     def __init__(self, layer: BaseChannelLayer) -> None:
@@ -58,31 +63,82 @@ class SyncChannelLayer:
 
     # Channels
 
-    def send(self, channel: str, message: Mapping[str, object]) -> None:
-        """Send `message` to one channel; it can be received when this returns.
+    def send(self, channel: str, message: Mapping[str, object], *, expiry: float | None = None) -> None:
+        """Send `message` to one channel; it can be received when this returns, and for `expiry` seconds.
 
         Raises:
             ChannelFull: the channel holds as many unread messages as its capacity allows.
             MessageTooLarge: the message is larger than `max_message_size` bytes.
-            TypeError: the name is invalid, or the message holds something that cannot be serialised; names the path.
-            ValueError: the message has the key `__asgi_channel__`.
+            TypeError: the name is invalid, or `expiry` no number, or the message holds something that cannot be
+                serialised; names the path.
+            ValueError: the message has the key `__asgi_channel__`, or `expiry` is not finite and greater than 0.
             ChannelDatabaseError: the database could not be written; the text says why and what to do.
         """
-        _require_no_loop("send")
-        names.require_channel_name(channel)
-        self._blocking.send(channel, self._blocking.encode(message))
+        self._check("send", channel, expiry=expiry)
+        self._blocking.send(channel, (self._blocking.encode(message),), expiry)
 
-    def send_on_commit(self, channel: str, message: Mapping[str, object], *, using: str = DEFAULT_DB_ALIAS) -> None:
+    def send_on_commit(
+        self,
+        channel: str,
+        message: Mapping[str, object],
+        *,
+        expiry: float | None = None,
+        using: str = DEFAULT_DB_ALIAS,
+    ) -> None:
         """Send `message` once the transaction open on the database `using` commits; never, if it rolls back.
 
         The message is checked and copied now, with the errors of `send`. What goes wrong at the commit, a full channel
         for example, is logged and not raised: the transaction is done. Without a transaction it is sent at once, in the
         same way.
         """
-        _require_no_loop("send_on_commit")
-        names.require_channel_name(channel)
-        encoded = self._blocking.encode(message)
-        _on_commit(partial(self._blocking.send, channel, encoded), f"to channel {channel!r}", using)
+        self._check("send_on_commit", channel, expiry=expiry)
+        encoded = (self._blocking.encode(message),)
+        _on_commit(partial(self._blocking.send, channel, encoded, expiry), f"to channel {channel!r}", using)
+
+    def send_many(self, channel: str, messages: Sequence[Mapping[str, object]], *, expiry: float | None = None) -> None:
+        """Send `messages` to one channel, in their order and in one transaction: all of them or none.
+
+        All are checked and copied before the first is written; an error about one begins with its place, such as
+        `messages[2]`. Over another layer they are sent one by one, and what comes before an error is sent.
+
+        Raises TypeError (also where `messages` is no sequence), ValueError, MessageTooLarge and ChannelDatabaseError as
+        `send` does, and ChannelFull where not all of them fit.
+        """
+        self._check("send_many", channel, expiry=expiry)
+        encoded = self._encode_all(messages)
+        if encoded:
+            self._blocking.send(channel, encoded, expiry)
+
+    def send_later(
+        self,
+        channel: str,
+        message: Mapping[str, object],
+        *,
+        delay: float | None = None,
+        at: datetime | None = None,
+        expiry: float | None = None,
+    ) -> str:
+        """Send `message` to one channel after `delay` seconds or at the time `at`; return a ticket for `cancel`.
+
+        It is stored when this returns, and sent once, at its time by the system's clock or at most a second later,
+        while any process receives; else when the next one does. Its expiry counts from then. A channel that is full
+        then is tried each second until its expiry, and later messages for it wait behind.
+
+        Raises TypeError (also unless exactly one of `delay` and `at` is given), ValueError (also for a negative
+        `delay`, or an `at` without a time zone), MessageTooLarge and ChannelDatabaseError as `send` does.
+        """
+        self._check("send_later", channel, expiry=expiry)
+        due = require_due(delay, at)
+        return self._blocking.send_later(channel, self._blocking.encode(message), due, expiry)
+
+    def cancel(self, ticket: str) -> bool:
+        """Take a message out of the schedule; return whether that came in time.
+
+        False: it was sent or cancelled already, or the ticket is none of this layer's. Raises ChannelDatabaseError.
+        """
+        _require_no_loop("cancel")
+        self._blocking.require("cancel")
+        return self._blocking.cancel(ticket)
 
     def receive(self, channel: str, timeout: float | None = None) -> Message:
         """Wait for the next message on `channel` and return it.
@@ -162,21 +218,72 @@ class SyncChannelLayer:
 
     # Groups
 
-    def group_send(self, group: str, message: Mapping[str, object]) -> None:
-        """Send `message` to every channel that is a member of `group` now. Full members are skipped and logged.
+    def group_send(
+        self,
+        group: str,
+        message: Mapping[str, object],
+        *,
+        exclude: str | Collection[str] | None = None,
+        expiry: float | None = None,
+    ) -> None:
+        """Send `message` to every channel that is a member of `group` now, but for those that `exclude` names.
 
-        Raises TypeError, ValueError, MessageTooLarge and ChannelDatabaseError as `send` does.
+        Full members are skipped and logged. `expiry` as in `send`. Raises TypeError, ValueError, MessageTooLarge and
+        ChannelDatabaseError as `send` does.
         """
-        _require_no_loop("group_send")
-        names.require_group_name(group)
-        self._blocking.group_send(group, self._blocking.encode(message))
+        excluded = self._check("group_send", group, expiry=expiry, exclude=exclude)
+        self._blocking.group_send(group, (self._blocking.encode(message),), expiry, excluded)
 
-    def group_send_on_commit(self, group: str, message: Mapping[str, object], *, using: str = DEFAULT_DB_ALIAS) -> None:
+    def group_send_on_commit(
+        self,
+        group: str,
+        message: Mapping[str, object],
+        *,
+        exclude: str | Collection[str] | None = None,
+        expiry: float | None = None,
+        using: str = DEFAULT_DB_ALIAS,
+    ) -> None:
         """Send `message` to the members that `group` has once the transaction commits; see `send_on_commit`."""
-        _require_no_loop("group_send_on_commit")
-        names.require_group_name(group)
-        encoded = self._blocking.encode(message)
-        _on_commit(partial(self._blocking.group_send, group, encoded), f"to group {group!r}", using)
+        excluded = self._check("group_send_on_commit", group, expiry=expiry, exclude=exclude)
+        encoded = (self._blocking.encode(message),)
+        _on_commit(partial(self._blocking.group_send, group, encoded, expiry, excluded), f"to group {group!r}", using)
+
+    def group_send_many(
+        self,
+        group: str,
+        messages: Sequence[Mapping[str, object]],
+        *,
+        exclude: str | Collection[str] | None = None,
+        expiry: float | None = None,
+    ) -> None:
+        """Send `messages` to the members of `group`, in their order and in one transaction; see `send_many`.
+
+        A member that has no room for all of them gets the first ones. `exclude` as in `group_send`. Raises TypeError,
+        ValueError, MessageTooLarge and ChannelDatabaseError as `send_many` does.
+        """
+        excluded = self._check("group_send_many", group, expiry=expiry, exclude=exclude)
+        encoded = self._encode_all(messages)
+        if encoded:
+            self._blocking.group_send(group, encoded, expiry, excluded)
+
+    def group_send_later(
+        self,
+        group: str,
+        message: Mapping[str, object],
+        *,
+        delay: float | None = None,
+        at: datetime | None = None,
+        exclude: str | Collection[str] | None = None,
+        expiry: float | None = None,
+    ) -> str:
+        """Send `message` to the members that `group` will have, later; return a ticket for `cancel`; see `send_later`.
+
+        `exclude` as in `group_send`. Raises TypeError, ValueError, MessageTooLarge and ChannelDatabaseError as
+        `send_later` does.
+        """
+        excluded = self._check("group_send_later", group, expiry=expiry, exclude=exclude)
+        due = require_due(delay, at)
+        return self._blocking.group_send_later(group, self._blocking.encode(message), due, expiry, excluded)
 
     def group_add(self, group: str, channel: str) -> None:
         """Make `channel` a member of `group` for `group_expiry` seconds, or renew its membership."""
@@ -204,10 +311,28 @@ class SyncChannelLayer:
         names.require_group_name(group)
         return len(self._blocking.group_channels(group))
 
+    # What all that sends checks first
+
+    def _check(self, method: str, name: object, *, expiry: object = None, exclude: object = None) -> frozenset[str]:
+        """Check all but the message; return who is excluded."""
+        _require_no_loop(method)
+        if method.startswith("group_"):
+            names.require_group_name(name)
+        else:
+            names.require_channel_name(name)
+        require_expiry(expiry)
+        excluded = require_excluded(exclude)
+        self._blocking.require(method, expiry=expiry, exclude=exclude)
+        return excluded
+
+    def _encode_all(self, messages: Sequence[Mapping[str, object]]) -> list[Any]:
+        require_messages(messages)
+        return [self._blocking.encode(message, f"messages[{index}]") for index, message in enumerate(messages)]
+
     # Life cycle
 
     def flush(self) -> None:
-        """Delete all messages and memberships, in every process."""
+        """Delete all messages, those that were to be sent later, and all memberships, in every process."""
         _require_no_loop("flush")
         self._blocking.flush()
 

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any
 
 from asgiref.sync import async_to_sync
 from channels.layers import BaseChannelLayer, InMemoryChannelLayer
 
-from channels_sqlite.codec import Codec, Message
+from channels_sqlite.codec import Message
 from channels_sqlite.concurrency.gate import Stop
-from channels_sqlite.options import Options
+from channels_sqlite.sending import Due
+from channels_sqlite.sync.foreign_calls import ForeignCalls, plain, require
 from channels_sqlite.sync.foreign_listening import ForeignListening
 
-__all__ = ["ForeignBlocking", "group_channels", "plain"]
+__all__ = ["ForeignBlocking"]
 
 ASK_ONCE_S = 0.25  # the least time for the layer to come up with a message that is there already
 LOOK_S = 0.02  # between two looks at the clock and the stop while waiting; also what a put from another thread takes
 CLEAN_S = 5.0  # for what channels_redis does after a receive()
-
-T = TypeVar("T")
 
 
 class ForeignBlocking:
@@ -34,17 +33,47 @@ class ForeignBlocking:
         self._left: dict[str, list[Message]] = {}  # came together with one that was returned
         self._listening: dict[Stop, ForeignListening] = {}
 
-    def encode(self, message: Mapping[str, object]) -> Message:
+    def require(self, method: str, *, expiry: object = None, exclude: object = None) -> None:
+        """Other layers know nothing of most of it."""
+        require(self._layer, method, expiry=expiry, exclude=exclude)
+
+    def encode(self, message: Mapping[str, object], path: str = "message") -> Message:
         """Check and copy."""
-        return plain(message)
+        return plain(message, path)
 
-    def send(self, channel: str, encoded: Message) -> None:
+    def send(self, channel: str, encoded: Sequence[Message], expiry: float | None) -> None:  # noqa: ARG002  # is None
         """Call the layer's `send`."""
-        async_to_sync(self._layer.send)(channel, encoded)
+        async_to_sync(self._each)(self._layer.send, channel, encoded)
 
-    def group_send(self, group: str, encoded: Message) -> None:
+    def group_send(
+        self,
+        group: str,
+        encoded: Sequence[Message],
+        expiry: float | None,  # noqa: ARG002  # is None
+        excluded: frozenset[str],  # noqa: ARG002  # is empty
+    ) -> None:
         """Call the layer's `group_send`."""
-        async_to_sync(self._layer.group_send)(group, encoded)
+        async_to_sync(self._each)(self._layer.group_send, group, encoded)
+
+    async def _each(
+        self, send: Callable[[str, Message], Awaitable[object]], name: str, messages: Sequence[Message]
+    ) -> None:
+        for message in messages:
+            await send(name, message)
+
+    def send_later(self, channel: str, encoded: Message, due: Due, expiry: float | None) -> str:
+        """Is refused by `require`."""
+        raise NotImplementedError
+
+    def group_send_later(
+        self, group: str, encoded: Message, due: Due, expiry: float | None, excluded: frozenset[str]
+    ) -> str:
+        """Is refused by `require`."""
+        raise NotImplementedError
+
+    def cancel(self, ticket: str) -> bool:
+        """Is refused by `require`."""
+        raise NotImplementedError
 
     def group_add(self, group: str, channel: str) -> None:
         """Call the layer's `group_add`."""
@@ -56,7 +85,7 @@ class ForeignBlocking:
 
     def group_channels(self, group: str) -> list[str]:
         """Ask the layer, where it can tell."""
-        return async_to_sync(group_channels)(self._layer, group)
+        return async_to_sync(ForeignCalls(self._layer).group_channels)(group)
 
     def new_channel(self, prefix: str) -> str:
         """Call the layer's `new_channel`."""
@@ -145,22 +174,3 @@ class ForeignBlocking:
         close = getattr(self._layer, "close", None)
         if close is not None:
             async_to_sync(close)()
-
-
-def plain(message: Mapping[str, object]) -> Message:
-    """Check `message` as our own layer does, and return a copy of plain values, which every other layer can send."""
-    return _codec.decode(_codec.encode(message))
-
-
-async def group_channels(layer: BaseChannelLayer, group: str) -> list[str]:
-    """Return the members of a group, sorted; raise NotImplementedError where `layer` cannot tell. Not for ours."""
-    if isinstance(layer, InMemoryChannelLayer):
-        return sorted(layer.groups.get(group, ()))
-    ask = getattr(layer, "group_channels", None)
-    if ask is None:
-        name = f"{type(layer).__module__}.{type(layer).__qualname__}"
-        raise NotImplementedError(f"{name} cannot tell which channels are in a group")
-    return sorted(await ask(group))
-
-
-_codec = Codec(max_message_size=Options().max_message_size)

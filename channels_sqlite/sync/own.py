@@ -21,6 +21,7 @@ from channels_sqlite.engine import receive as receiving
 from channels_sqlite.engine.engine import Engine
 from channels_sqlite.exceptions import ChannelDatabaseError, LayerClosedError
 from channels_sqlite.layers import SqliteChannelLayer, close_layer, codec_of, engine_of, options_of
+from channels_sqlite.sending import Due
 from channels_sqlite.storage.store import Store
 from channels_sqlite.storage.transactions import Transaction
 from channels_sqlite.sync.atomic_blocks import join, open_transaction
@@ -41,19 +42,38 @@ class SqliteBlocking:
         self._alias = options_of(layer).database
         self._prefix = options_of(layer).prefix
 
-    def encode(self, message: Mapping[str, object]) -> bytes:
+    def require(self, method: str, *, expiry: object = None, exclude: object = None) -> None:
+        """There is all of it."""
+
+    def encode(self, message: Mapping[str, object], path: str = "message") -> bytes:
         """Check and encode."""
-        return self._codec.encode(message)
+        return self._codec.encode(message, path)
 
     # Writing
 
-    def send(self, channel: str, encoded: bytes) -> None:
-        """Append the message, committed when this returns; in an open transaction of this thread, with it."""
-        self.write(lambda engine: engine.operations.send(channel, encoded), len(encoded))
+    def send(self, channel: str, encoded: Sequence[bytes], expiry: float | None) -> None:
+        """Append the messages, committed when this returns; in an open transaction of this thread, with it."""
+        self.write(lambda engine: engine.operations.send(channel, encoded, expiry), _size(encoded))
 
-    def group_send(self, group: str, encoded: bytes) -> None:
+    def group_send(self, group: str, encoded: Sequence[bytes], expiry: float | None, excluded: frozenset[str]) -> None:
         """Likewise."""
-        self.write(lambda engine: engine.operations.group_send(group, encoded), len(encoded))
+        self.write(lambda engine: engine.operations.group_send(group, encoded, expiry, excluded), _size(encoded))
+
+    def send_later(self, channel: str, encoded: bytes, due: Due, expiry: float | None) -> str:
+        """Likewise."""
+        return self.write(lambda engine: engine.schedule.send_later(channel, encoded, due, expiry), len(encoded))
+
+    def group_send_later(
+        self, group: str, encoded: bytes, due: Due, expiry: float | None, excluded: frozenset[str]
+    ) -> str:
+        """Likewise."""
+        return self.write(
+            lambda engine: engine.schedule.group_send_later(group, encoded, due, expiry, excluded), len(encoded)
+        )
+
+    def cancel(self, ticket: str) -> bool:
+        """Likewise."""
+        return self.write(lambda engine: engine.schedule.cancel(ticket))
 
     def group_add(self, group: str, channel: str) -> None:
         """Likewise."""
@@ -196,3 +216,7 @@ class SqliteBlocking:
         """Close the layer, for its async face as well."""
         with exclusive:
             close_layer(self._layer)
+
+
+def _size(encoded: Sequence[bytes]) -> int:
+    return sum(map(len, encoded))

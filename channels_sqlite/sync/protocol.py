@@ -7,6 +7,7 @@ from typing import Protocol, TypeVar
 
 from channels_sqlite.codec import Message
 from channels_sqlite.concurrency.gate import Stop
+from channels_sqlite.sending import Due
 
 __all__ = ["BlockingLayer"]
 
@@ -16,14 +17,26 @@ E = TypeVar("E")
 class BlockingLayer(Protocol[E]):
     """A channel layer as threads use it; E is what it makes of a message that was checked. Names are valid already."""
 
-    def encode(self, message: Mapping[str, object]) -> E:
+    def require(self, method: str, *, expiry: object = None, exclude: object = None) -> None:
+        """Raise NotImplementedError where the layer has nothing for `method`, or for what of the rest is not None."""
+
+    def encode(self, message: Mapping[str, object], path: str = "message") -> E:
         """Check a message and make a copy that can be sent later; errors as `SqliteChannelLayer.send`."""
 
-    def send(self, channel: str, encoded: E) -> None:
+    def send(self, channel: str, encoded: Sequence[E], expiry: float | None) -> None:
         """Send to one channel, or raise ChannelFull."""
 
-    def group_send(self, group: str, encoded: E) -> None:
-        """Send to all members."""
+    def group_send(self, group: str, encoded: Sequence[E], expiry: float | None, excluded: frozenset[str]) -> None:
+        """Send to all members but these."""
+
+    def send_later(self, channel: str, encoded: E, due: Due, expiry: float | None) -> str:
+        """Schedule for one channel; return the ticket."""
+
+    def group_send_later(self, group: str, encoded: E, due: Due, expiry: float | None, excluded: frozenset[str]) -> str:
+        """Schedule for all members but these; return the ticket."""
+
+    def cancel(self, ticket: str) -> bool:
+        """Take out of the schedule; return whether it was there."""
 
     def group_add(self, group: str, channel: str) -> None:
         """Add or renew a member."""

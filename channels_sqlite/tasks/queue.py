@@ -129,7 +129,7 @@ class TaskQueue:
 
         def query(store: Store) -> Looked:
             now = time.time()
-            next_due = store.next_due(self.alias)
+            next_due = store.next_delayed(self.alias)
             due = next_due is not None and next_due <= now
             there = {
                 is_async: any(store.first_ready(self.alias, queue, is_async=is_async, limit=1) for queue in queues)
@@ -297,7 +297,7 @@ class TaskQueue:
     def _tell(self, engine: Engine, transaction: Transaction, key: str, message: Mapping[str, object]) -> None:
         group = group_of(key)
         if transaction.store.group_channels(group, transaction.now):  # mostly nobody listens
-            engine.operations.group_send(group, self.codec.encode(message))(transaction)
+            engine.operations.group_send(group, (self.codec.encode(message),))(transaction)
 
     # What becomes of a start
 

@@ -47,7 +47,7 @@ class Schedules:
         """Return when the next is due (seconds since 1970); () where there is none, 0 where one is new."""
         times = []
         for rule, _ in self._entries:
-            known = store.schedule(self._queue.alias, rule.name)
+            known = store.task_schedule(self._queue.alias, rule.name)
             times.append(known[1] if known is not None and known[0] == rule.text else 0.0)
         return (min(times),) if times else ()
 
@@ -57,13 +57,13 @@ class Schedules:
         def apply(transaction: Transaction) -> None:
             store, now, alias = transaction.store, transaction.now, self._queue.alias
             for rule, task in self._entries:
-                known = store.schedule(alias, rule.name)
+                known = store.task_schedule(alias, rule.name)
                 if known is None or known[0] != rule.text:
-                    store.set_schedule(alias, rule.name, rule.text, rule.due.first_after(now))
+                    store.set_task_schedule(alias, rule.name, rule.text, rule.due.first_after(now))
                 elif known[1] <= now:
                     new = self._queue.prepare(task, rule.args, rule.kwargs)
                     self._queue.enqueue([new])(engine)(transaction)
-                    store.set_schedule(alias, rule.name, rule.text, rule.due.next_after(known[1], now))
+                    store.set_task_schedule(alias, rule.name, rule.text, rule.due.next_after(known[1], now))
 
         return apply
 

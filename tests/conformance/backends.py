@@ -14,6 +14,7 @@ __all__ = [
     "BY_OUR_CLOCK",
     "IN_MEMORY",
     "OURS",
+    "OURS_ALONE",
     "REDIS",
     "SUBJECTS",
     "Face",
@@ -63,6 +64,9 @@ SUBJECTS = [*AS_LAYER, *(Subject(backend, Face.FACADE) for backend in BACKENDS)]
 AT_ONCE = [*AS_LAYER, Subject(OURS, Face.FACADE)]
 """Where several calls may wait at once. Two threads over another layer have two event loops, while the queues of the
 in-memory layer and the locks of channels_redis belong to one: what fails there fails by chance."""
+
+OURS_ALONE = [Subject(OURS, face) for face in Face]
+"""What no other layer has, in detail; that they have nothing of it is one of the `differences`."""
 
 BY_OUR_CLOCK = [subject for subject in SUBJECTS if subject.backend != REDIS]
 """Where messages expire by a clock that a test can set. That of the Redis server is out of reach."""

@@ -130,6 +130,14 @@ class Difference(enum.Enum):
         "receive(timeout=0) gives another layer up to a quarter of a second to come up with what is there: it has to "
         "connect and to ask first, and its receive() does not tell when it has begun to wait",
     )
+    MEMBERS_CAN_BE_EXCLUDED = Lack(OTHERS, "others know of no member that does not get a broadcast")
+    MESSAGES_HAVE_EXPIRIES = Lack(OTHERS, "others have one expiry for all messages")
+    MESSAGES_CAN_BE_SENT_LATER = Lack(OTHERS, "others send at once")
+    MANY_CAN_BE_SENT = Lack((IN_MEMORY_LAYER,), "others send one by one, which the facade over them does in a loop")
+    MANY_ARE_SENT_TOGETHER = Lack(
+        OTHERS,
+        "all of send_many() or none of it is sent in one transaction; over others what comes before an error is sent",
+    )
     MESSAGE_SIZE_IS_CONFIGURED = Lack(
         OTHER_FACADES,
         "max_message_size is an option of ours; over other layers the facade keeps to its default, 16 MiB",

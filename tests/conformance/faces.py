@@ -29,7 +29,13 @@ Waiting = asyncio.Future[dict[str, Any]]
 class Caller(Protocol):
     """What the Channel Layer Specification asks of a layer, with a deadline for what waits."""
 
-    async def send(self, channel: str, message: Mapping[str, Any]) -> None: ...
+    async def send(self, channel: str, message: Mapping[str, Any], **further: Any) -> None: ...
+
+    async def send_many(self, channel: str, messages: Any, **further: Any) -> None: ...
+
+    async def send_later(self, channel: str, message: Mapping[str, Any], **further: Any) -> str: ...
+
+    async def cancel(self, ticket: Any) -> bool: ...
 
     async def receive(self, channel: str, within_s: float = ...) -> dict[str, Any]:
         """The next message; TimeoutError where none comes in time."""
@@ -46,7 +52,11 @@ class Caller(Protocol):
 
     async def group_discard(self, group: str, channel: str) -> None: ...
 
-    async def group_send(self, group: str, message: Mapping[str, Any]) -> None: ...
+    async def group_send(self, group: str, message: Mapping[str, Any], **further: Any) -> None: ...
+
+    async def group_send_many(self, group: str, messages: Any, **further: Any) -> None: ...
+
+    async def group_send_later(self, group: str, message: Mapping[str, Any], **further: Any) -> str: ...
 
     async def flush(self) -> None: ...
 
@@ -63,6 +73,10 @@ class CallerMaker(Protocol):
     def __call__(self, **config: Any) -> Caller: ...
 
 
+async def _lacking(*_: Any, **__: Any) -> Any:
+    raise NotImplementedError
+
+
 class AsLayer:
     """Awaits the methods of the layer itself."""
 
@@ -75,6 +89,11 @@ class AsLayer:
         self.group_add = layer.group_add
         self.group_discard = layer.group_discard
         self.group_send = layer.group_send
+        self.send_many = getattr(layer, "send_many", _lacking)
+        self.send_later = getattr(layer, "send_later", _lacking)
+        self.cancel = getattr(layer, "cancel", _lacking)
+        self.group_send_many = getattr(layer, "group_send_many", _lacking)
+        self.group_send_later = getattr(layer, "group_send_later", _lacking)
         self.flush = layer.flush
         self.close = layer.close
 
@@ -122,8 +141,17 @@ class AsFacade:
     async def _call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await asyncio.wrap_future(self._calls.submit(function, *args, **kwargs))
 
-    async def send(self, channel: str, message: Mapping[str, Any]) -> None:
-        await self._call(self._facade.send, channel, message)
+    async def send(self, channel: str, message: Mapping[str, Any], **further: Any) -> None:
+        await self._call(self._facade.send, channel, message, **further)
+
+    async def send_many(self, channel: str, messages: Any, **further: Any) -> None:
+        await self._call(self._facade.send_many, channel, messages, **further)
+
+    async def send_later(self, channel: str, message: Mapping[str, Any], **further: Any) -> str:
+        return await self._call(self._facade.send_later, channel, message, **further)
+
+    async def cancel(self, ticket: Any) -> bool:
+        return await self._call(self._facade.cancel, ticket)
 
     async def receive(self, channel: str, within_s: float = DEADLINE_S) -> dict[str, Any]:
         return await asyncio.wrap_future(self._receives.submit(self._facade.receive, channel, timeout=within_s))
@@ -153,8 +181,14 @@ class AsFacade:
     async def group_discard(self, group: str, channel: str) -> None:
         await self._call(self._facade.group_discard, group, channel)
 
-    async def group_send(self, group: str, message: Mapping[str, Any]) -> None:
-        await self._call(self._facade.group_send, group, message)
+    async def group_send(self, group: str, message: Mapping[str, Any], **further: Any) -> None:
+        await self._call(self._facade.group_send, group, message, **further)
+
+    async def group_send_many(self, group: str, messages: Any, **further: Any) -> None:
+        await self._call(self._facade.group_send_many, group, messages, **further)
+
+    async def group_send_later(self, group: str, message: Mapping[str, Any], **further: Any) -> str:
+        return await self._call(self._facade.group_send_later, group, message, **further)
 
     async def flush(self) -> None:
         await self._call(self._facade.flush)

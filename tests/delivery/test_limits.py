@@ -211,9 +211,8 @@ async def test_the_smallest_capacity_of_a_queue_says_when_to_tell(
 
 def flush_as_django_does(database: ChannelDatabase) -> None:
     """What `manage.py flush` and TransactionTestCase do to the tables, ids included."""
-    for table in ("message", "membership", "process", "listener"):
+    for table in ("message", "membership", "process", "listener", "lastid"):
         query(database.path, f"DELETE FROM channels_sqlite_{table}")
-    query(database.path, "UPDATE sqlite_sequence SET seq = 0")
 
 
 @pytest.mark.parametrize("kind", ["normal", "specific"])

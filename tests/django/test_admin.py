@@ -25,11 +25,12 @@ from channels_sqlite.admin import filters, pages, payloads
 from channels_sqlite.codec import Codec
 from channels_sqlite.kinds import Kind, State
 from channels_sqlite.layers import SqliteChannelLayer
-from channels_sqlite.models import Membership, Message, Process
+from channels_sqlite.models import Membership, Message, Process, Scheduled
 from tests.support import inside
 from tests.support.databases import ChannelDatabase, channel_database, registered
 
 MESSAGES = "/admin/channels_sqlite/message/"
+SCHEDULED = "/admin/channels_sqlite/scheduled/"
 MEMBERSHIPS = "/admin/channels_sqlite/membership/"
 KEY = "a key of the layer"
 MANY_ROWS = 100_000
@@ -510,3 +511,70 @@ def test_neither_the_package_nor_its_app_needs_the_admin() -> None:
     command = [sys.executable, "-c", dedent(script)]
     finished = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert finished.returncode == 0, finished.stderr
+
+
+# What is to be sent later
+
+
+def plan(**values: Any) -> Scheduled:
+    """A message that is to be sent in an hour."""
+    now = time.time()
+    defaults = {
+        "prefix": "asgi",
+        "kind": Kind.NORMAL,
+        "name": "jobs",
+        "created_at": now,
+        "due_at": now + 3600,
+        "expiry_s": 90,
+        "tries": 0,
+        "tried_at": 0,
+        "payload": msgpack.packb({"type": "job.do"}),
+    }
+    return Scheduled.objects.using("channels").create(**{**defaults, **values})
+
+
+def test_what_is_to_be_sent_later_is_shown_and_decoded(visitor: Client) -> None:
+    async def use() -> None:
+        layer = SqliteChannelLayer(symmetric_encryption_keys=[KEY])
+        await layer.group_send_later("room", {"type": "to.all"}, delay=7200, exclude="jobs", expiry=5)
+        await layer.close()
+
+    with layers({"symmetric_encryption_keys": [KEY]}):
+        asyncio.run(use())
+        [row] = rows_of(visitor, SCHEDULED)
+        assert re.search(r"1 room group .* in 2.0.h waits for its time \{'type': 'to.all'\} asgi", row)
+        page = text_of(visitor, f"{SCHEDULED}1/change/")
+        assert "Without: jobs" in page
+        assert "5 s" in page
+
+
+def test_what_is_to_be_sent_later_is_found_by_name_and_state(visitor: Client) -> None:
+    plan()
+    plan(name="mails", tries=2, due_at=time.time() - 5)
+    assert len(rows_of(visitor, SCHEDULED)) == 2
+    [held_up] = rows_of(visitor, f"{SCHEDULED}?held_up=1")
+    assert "held up: the channel is full" in held_up
+    [waits] = rows_of(visitor, f"{SCHEDULED}?held_up=0")
+    assert "waits for its time" in waits
+    [named] = rows_of(visitor, f"{SCHEDULED}?q=mail")
+    assert "mails" in named
+    assert len(rows_of(visitor, f"{SCHEDULED}?name=jobs")) == 1
+
+
+def test_times_that_no_calendar_has_are_shown(visitor: Client) -> None:
+    row = plan(due_at=1e300, expiry_s=1e300)
+    assert "after the year 9999" in text_of(visitor, f"{SCHEDULED}{row.pk}/change/")
+    assert "after the year 9999" in text_of(visitor, f"{MESSAGES}{add(expires_at=1e300).pk}/change/")
+
+
+def test_nothing_that_is_to_be_sent_later_can_be_changed(visitor: Client) -> None:
+    row = plan()
+    assert visitor.get(f"{SCHEDULED}add/").status_code == 403
+    assert visitor.post(f"{SCHEDULED}{row.pk}/delete/").status_code == 403
+    assert visitor.post(f"{SCHEDULED}{row.pk}/change/", {"name": "other"}).status_code == 403
+
+
+def test_whom_a_broadcast_leaves_out_is_shown(visitor: Client) -> None:
+    add(kind=Kind.GROUP, state=State.LOGGED, queue="room", local="a.b!c jobs")
+    [row] = rows_of(visitor, MESSAGES)
+    assert "room without a.b!c jobs" in row

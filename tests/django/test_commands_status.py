@@ -88,6 +88,7 @@ def layer_status(**changes: Any) -> LayerStatus:
         "prefix": "asgi",
         "path": "/srv/channels.sqlite3",
         "rows": 1000,
+        "scheduled": 0,
         "newest_id": 5000,
         "database_bytes": 4096,
         "wal_bytes": 0,
@@ -109,6 +110,7 @@ async def test_json_has_the_documented_shape(make_layer: LayerFactory, database:
     await layer.group_add("room", "log")
     for _ in range(3):
         await layer.send("thumbnails", {"n": 1})
+    await layer.send_later("thumbnails", {"n": 2}, delay=3600)
     receiver = asyncio.create_task(layer.receive("emails"))
     specific = asyncio.create_task(layer.receive(channel))
 
@@ -142,6 +144,7 @@ async def test_json_has_the_documented_shape(make_layer: LayerFactory, database:
         "prefix": "asgi",
         "path": os.path.realpath(database.path),
         "rows": 3,
+        "scheduled": 1,
         "newest_id": 3,
         "groups": [{"name": "room", "members": 2}],
         "queues": [],

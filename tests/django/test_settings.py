@@ -5,6 +5,8 @@ from contextlib import closing
 
 import pytest
 
+from channels_sqlite.kinds import Kind
+from channels_sqlite.storage.store import Store
 from tests.django.project import BARE, ROUND_TRIP, ROUND_TRIP_OUTPUT, Project
 
 pytestmark = pytest.mark.processes
@@ -13,9 +15,11 @@ OURS = {
     "channels_sqlite_message",
     "channels_sqlite_membership",
     "channels_sqlite_process",
+    "channels_sqlite_scheduled",
     "channels_sqlite_listener",
     "channels_sqlite_queuedtask",
     "channels_sqlite_taskschedule",
+    "channels_sqlite_lastid",
 }
 
 
@@ -162,6 +166,36 @@ def test_what_processes_hold_is_counted_anew_after_the_migration(project: Projec
             )
         project.manage("migrate", "--database=channels", "channels_sqlite", migration)
         assert project.query("channels.sqlite3", "SELECT held FROM channels_sqlite_process") == [(held,)]
+
+
+INSERT = (
+    "INSERT INTO channels_sqlite_message (prefix, kind, state, queue, created_at, expires_at, payload)"
+    " VALUES ('asgi', 0, 0, 'work', 0, 0, x'')"
+)
+
+
+def test_ids_go_on_over_the_migrations(project: Project) -> None:
+    newest = 0
+    for migration in ("0003", "0004", "0003", "0004"):
+        project.manage("migrate", "--database=channels", "channels_sqlite", migration)
+        with closing(sqlite3.connect(project.folder / "channels.sqlite3")) as connection, connection:
+            if migration == "0003":  # as the layer did it then
+                ids = [connection.execute(INSERT).lastrowid or 0 for _ in range(3)]
+            else:
+                store = Store(connection, "asgi")
+                ids = [store.insert(Kind.NORMAL, "work", b"", created_at=0, expires_at=0) for _ in range(3)]
+            assert ids == [newest + 1, newest + 2, newest + 3]
+            newest += 3
+            connection.execute("DELETE FROM channels_sqlite_message")
+
+
+def test_ids_are_kept_in_a_database_that_is_made_without_migrations(project: Project) -> None:
+    """As pytest-django's --nomigrations does it."""
+    project.settings('MIGRATION_MODULES = {"channels_sqlite": None}\n')
+    project.manage("migrate", "--database=channels", "--run-syncdb")
+    names = project.query("channels.sqlite3", "SELECT tbl_name FROM sqlite_master WHERE type = 'trigger'")
+    assert names == [("channels_sqlite_message",)]
+    assert ROUND_TRIP_OUTPUT in project.shell(ROUND_TRIP)
 
 
 # Other routers and databases

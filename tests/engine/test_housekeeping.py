@@ -5,6 +5,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -52,10 +53,12 @@ def clock() -> Iterator[Clock]:
 
 
 @pytest.fixture
-def place(no_leaks: None, tmp_path: Path) -> MeetingPlace:
-    database = tmp_path / "channels.sqlite3"
-    database.touch()
-    return MeetingPlace(str(database))
+def place(no_leaks: None) -> Iterator[MeetingPlace]:
+    """A meeting place whose path leaves room for the name of a socket."""
+    with tempfile.TemporaryDirectory(prefix="cs-") as folder:
+        database = Path(folder, "c.sqlite3")
+        database.touch()
+        yield MeetingPlace(str(database))
 
 
 def place_of(layer: SqliteChannelLayer) -> MeetingPlace:

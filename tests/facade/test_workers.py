@@ -266,6 +266,8 @@ def test_a_signal_ends_a_worker_soon_while_the_database_is_locked(
     with facade_over(database) as layer:
         layer.send("jobs", job(0))
         layer.send("jobs", job(1, "wait"))
+        # This process's own files are there, so that the next one is the worker's.
+        eventually(lambda: any("housekeeping" in str(name) for name in wake_folder(database)), DEADLINE_S)
         with write_lock(database.path) if not begun else nullcontext():
             before = len(wake_folder(database))
             worker = start_process(run_worker, database=database, channels=["jobs"])

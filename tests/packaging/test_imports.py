@@ -26,7 +26,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("concurrency",),
     ("migrations", "models"),
     ("task_models",),
-    ("reports",),
+    ("reports", "sending"),
     ("ages", "codec", "counters", "exceptions", "kinds", "names", "options"),
 )
 """Modules and folders, each of which imports from its own line and those below; migrations need no module at all."""

@@ -84,6 +84,13 @@ USE = """
     assert asyncio.run(make_again(RequestFactory().post("/"), photo.pk)).status_code == 202
     assert sorted(percents(5)) == [0, 25, 50, 75, 100]
     print("the async view ran")
+
+    from photos.reminders import publish
+    ticket = publish([photo.pk], "somebody.else!left-out")
+    kinds = [layer.receive(page, timeout=30)["type"] for _ in range(5)]
+    assert sorted(kinds) == ["gallery.notice", *["photo.progress"] * 4]
+    assert layer.cancel(ticket) is True
+    print("the reminder ran")
 """
 
 USE_TASK = """
@@ -119,6 +126,7 @@ def test_all_code_of_these_sections_is_run() -> None:
         "photos/async_views.py",
         "photos/management/commands/make_thumbnails.py",
         "photos/messages.py",
+        "photos/reminders.py",
         "photos/signals.py",
         "photos/tasks.py",
         "photos/views.py",
@@ -143,7 +151,7 @@ def test_a_view_a_signal_handler_a_worker_an_async_view_and_a_task_run(no_leaks:
         assert worker.poll() is None, project.log()
         worker.send_signal(signal.SIGTERM)
         assert worker.wait(DEADLINE_S) == 0, project.log()
-    expected = ["the view ran", "the signal handler and the worker ran", "the async view ran"]
+    expected = ["the view ran", "the signal handler and the worker ran", "the async view ran", "the reminder ran"]
     assert [line for line in printed.splitlines() if line.endswith(" ran")] == expected + ["the task ran"] * with_tasks
 
 

@@ -198,7 +198,11 @@ async def test_a_fork_waits_for_no_lock_of_the_database(
     assert took_s < 2.0
 
 
-@pytest.mark.parametrize("function", [exit_while_listening, exit_while_receiving])
+# From 3.14 on a forked child has no running loop: SystemExit does not come out of the loop that it finds itself in.
+EXITS = [exit_while_listening, *([exit_while_receiving] if sys.version_info < (3, 14) else [])]
+
+
+@pytest.mark.parametrize("function", EXITS)
 async def test_a_child_that_exits_by_unwinding_waits_for_no_lock_of_its_parents_threads(
     function: Callable[..., object], database: ChannelDatabase, start_process: ProcessFactory
 ) -> None:

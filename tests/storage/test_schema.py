@@ -11,12 +11,12 @@ import pytest
 from django.apps import apps
 from django.core.management import call_command
 
-from channels_sqlite.storage import groups, messages, overview, readers, schedules, store, tasks
+from channels_sqlite.storage import groups, messages, overview, readers, scheduled, store, task_schedules, tasks
 from channels_sqlite.storage.store import Store
 from tests.support import inside
 from tests.support.databases import fresh_file
 
-OURS = ("message", "membership", "process", "listener", "queuedtask", "taskschedule")
+OURS = ("message", "membership", "process", "listener", "scheduled", "lastid", "queuedtask", "taskschedule")
 
 WAITING = "channels_sqlite_waiting"
 ADDRESSED = "channels_sqlite_addressed"
@@ -25,11 +25,20 @@ LISTENER = "sqlite_autoindex_channels_sqlite_listener_1"
 TASK = "channels_sqlite_queuedtask"
 TASK_KEY = "sqlite_autoindex_channels_sqlite_queuedtask_1"  # of the unique constraint
 READY, DELAYED, RUNNING = (f"channels_sqlite_task_{state}" for state in ("ready", "delayed", "running"))
+DUE = "channels_sqlite_due"
+HELD_UP = "channels_sqlite_held_up"
 BY_ROWID = "USING INTEGER PRIMARY KEY"
 
+LARGEST_ID = [
+    "SCAN CONSTANT ROW",
+    "SEARCH channels_sqlite_message$",  # max() of the primary key: its end
+    "SCAN channels_sqlite_lastid",  # one row
+]
+
 PLANS: dict[str, list[str]] = {
-    "NEWEST_ID": ["SCAN sqlite_sequence"],  # one row for each table of the file
-    "SKIP_IDS": ["SCAN sqlite_sequence"],
+    "NEWEST_ID": LARGEST_ID,
+    "SKIP_IDS": LARGEST_ID,
+    "INSERT_MESSAGE": LARGEST_ID[1:],
     "COUNT_WAITING": [
         rf"SEARCH channels_sqlite_message USING (COVERING )?INDEX {WAITING} \(prefix=\? AND queue=\?\)",
     ],
@@ -45,8 +54,7 @@ PLANS: dict[str, list[str]] = {
     "CLAIM_AND_DELETE": [rf"SEARCH channels_sqlite_message {BY_ROWID}"],
     "UNCLAIM": [rf"SEARCH channels_sqlite_message {BY_ROWID}"],
     "NEWEST_ID_AND_REGISTERED": [
-        "SCAN CONSTANT ROW",
-        "SCAN sqlite_sequence",
+        *LARGEST_ID,
         r"SEARCH channels_sqlite_process USING (COVERING )?INDEX \w+ \(client=\?\)",
     ],
     "OLDEST_UP_TO": [rf"SEARCH channels_sqlite_message {BY_ROWID} \(rowid<\?\)"],
@@ -56,8 +64,7 @@ PLANS: dict[str, list[str]] = {
         r"SEARCH channels_sqlite_process USING (COVERING )?INDEX \w+ \(client=\?\)",
     ],
     "READ_LOG": [
-        "SCAN CONSTANT ROW",
-        "SCAN sqlite_sequence",
+        *LARGEST_ID,
         r"SEARCH channels_sqlite_process USING (COVERING )?INDEX \w+ \(client=\?\)",
         rf"SEARCH message {BY_ROWID} \(rowid>\? AND rowid<\?\)",
         rf"SEARCH membership USING COVERING INDEX {MEMBER} \(prefix=\? AND group_name=\? AND client=\?\)",
@@ -93,6 +100,23 @@ PLANS: dict[str, list[str]] = {
     "FORGET[0]": ["SEARCH channels_sqlite_membership USING (COVERING )?INDEX channels_sqlite_membership_of"],
     "FORGET[1]": ["SCAN channels_sqlite_listener"],  # once for a dead process; few rows
     "FORGET[2]": [r"SEARCH channels_sqlite_process USING INDEX \w+ \(client=\?\)"],
+    "ELDEST": ["SCAN channels_sqlite_process", "USE TEMP B-TREE FOR ORDER BY"],  # one row for each process
+    "CANCEL": [rf"SEARCH channels_sqlite_scheduled {BY_ROWID}"],
+    "NEXT_DUE": [rf"SEARCH channels_sqlite_scheduled USING (COVERING )?INDEX {DUE} \(prefix=\?\)"],
+    "AGENDA": [
+        "SCAN CONSTANT ROW",
+        rf"SEARCH channels_sqlite_scheduled USING (COVERING )?INDEX {DUE} \(prefix=\?\)",
+        rf"SEARCH channels_sqlite_scheduled USING (COVERING )?INDEX {HELD_UP} \(prefix=\?\)",
+    ],
+    "DUE": [rf"SEARCH channels_sqlite_scheduled USING INDEX {DUE} \(prefix=\? AND due_at<\?\)"],
+    "IS_HELD_UP": [
+        "SCAN CONSTANT ROW",
+        rf"SEARCH channels_sqlite_scheduled USING (COVERING )?INDEX {HELD_UP} \(prefix=\? AND name=\?\)",
+    ],
+    "NEXT_HELD_UP": [rf"SEARCH channels_sqlite_scheduled USING (COVERING )?INDEX {HELD_UP} \(prefix=\? AND name>\?\)"],
+    "HELD_UP": [rf"SEARCH channels_sqlite_scheduled USING INDEX {HELD_UP} \(prefix=\? AND name=\?\)"],
+    "TRIED": [rf"SEARCH channels_sqlite_scheduled {BY_ROWID}"],
+    "TAKE": [rf"SEARCH channels_sqlite_scheduled {BY_ROWID}"],
     "WAITING_CHANNELS": [
         rf"SEARCH channels_sqlite_message USING (COVERING )?INDEX {WAITING} \(prefix=\?\)",
         rf"SEARCH channels_sqlite_message {BY_ROWID}",
@@ -115,7 +139,7 @@ PLANS: dict[str, list[str]] = {
         rf"SEARCH {TASK} {BY_ROWID}",
         rf"SEARCH {TASK} USING (COVERING )?INDEX {DELAYED} \(prefix=\? AND backend=\? AND due_at<\?\)",
     ],
-    "NEXT_DUE": [rf"SEARCH {TASK} USING (COVERING )?INDEX {DELAYED} \(prefix=\? AND backend=\?\)"],
+    "NEXT_DELAYED": [rf"SEARCH {TASK} USING (COVERING )?INDEX {DELAYED} \(prefix=\? AND backend=\?\)"],
     # In the order of the index: nothing is sorted.
     "FIRST_READY": [
         rf"SEARCH {TASK} USING (COVERING )?INDEX {READY} \(prefix=\? AND backend=\? AND queue=\? AND is_async=\?\)"
@@ -134,12 +158,12 @@ PLANS: dict[str, list[str]] = {
         rf"SEARCH {TASK} USING (COVERING )?INDEX channels_sqlite_task_untold \(prefix=\? AND backend=\?\)",
     ],
     "PROGRESS": [rf"SEARCH {TASK} {BY_ROWID}"],
-    "CANCEL": [rf"SEARCH {TASK} USING INDEX {TASK_KEY} \(key=\?\)"],
+    "CANCEL_TASK": [rf"SEARCH {TASK} USING INDEX {TASK_KEY} \(key=\?\)"],
     "RETRY": [rf"SEARCH {TASK} USING INDEX {TASK_KEY} \(key=\?\)"],
     "FINISHED": [rf"SEARCH {TASK} USING (COVERING )?INDEX channels_sqlite_task_finished \(kept_until"],
     "DELETE_FINISHED": [rf"SEARCH {TASK} {BY_ROWID}", "SCAN json_each VIRTUAL TABLE"],
     "RUNNING_OF": [rf"SEARCH {TASK} USING (COVERING )?INDEX {RUNNING} \(prefix=\?\)", "USE TEMP B-TREE FOR GROUP BY"],
-    "SCHEDULE": [r"SEARCH channels_sqlite_taskschedule USING INDEX \w+ \(prefix=\? AND backend=\? AND name=\?\)"],
+    "TASK_SCHEDULE": [r"SEARCH channels_sqlite_taskschedule USING INDEX \w+ \(prefix=\? AND backend=\? AND name=\?\)"],
 }
 """What SQLite's planner says of each statement that runs while messages flow, each line as a regular expression."""
 
@@ -147,7 +171,6 @@ NOT_PLANNED = {
     "BEGIN",
     "LOCK",
     "DATA_VERSION",
-    "INSERT_MESSAGE",
     "REINSERT",
     "JOIN",
     "LISTEN",
@@ -172,11 +195,16 @@ NOT_PLANNED = {
     "PROBES[3]",
     "PROBES[4]",
     "PROBES[5]",
+    "PROBES[6]",
+    "PROBES[7]",
     "INSERT",
-    "SET_SCHEDULE",
+    "SET_TASK_SCHEDULE",
     "FLUSH_TASKS",
     "QUEUES",
     "LIST",
+    "FLUSH[2]",
+    "SCHEDULE",
+    "COUNT_SCHEDULED",
 }
 """Statements that search nothing, or are meant to look at everything."""
 
@@ -184,7 +212,7 @@ NOT_PLANNED = {
 def all_statements() -> dict[str, str]:
     """Every statement of the store by its name, those of a tuple with their index."""
     found: dict[str, str] = {}
-    modules = (messages, groups, readers, overview, tasks, schedules, store)
+    modules = (messages, groups, readers, scheduled, overview, tasks, task_schedules, store)
     for name, value in [item for module in modules for item in vars(module).items()]:
         if not name.isupper() or name.startswith("_"):
             continue
@@ -231,6 +259,10 @@ def fill(connection: sqlite3.Connection) -> None:
             CASE n % 7 WHEN 1 THEN 'unique' || n END, n, 9, CASE WHEN n % 4 > 1 THEN n END,
             CASE WHEN n < 10 THEN 'client1' END, '[]', 0, 0, 0, 3, 0, 0, 0
         FROM counter;
+        INSERT INTO channels_sqlite_scheduled
+            (prefix, kind, name, excluded, token, created_at, due_at, expiry_s, tries, tried_at, payload)
+        WITH RECURSIVE counter(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM counter WHERE n < 5000)
+        SELECT 'asgi', 0, 'queue' || (n % 50), '', '', 0, n, 60, n < 500, 0, x'80' FROM counter;
         COMMIT;
         ANALYZE;
         """
@@ -309,17 +341,26 @@ def test_the_store_knows_exactly_the_columns_of_the_migrations(connection: sqlit
     assert {field.column for field in inside.meta_of(model).concrete_fields} == columns
 
 
-def test_ids_of_messages_are_never_used_twice(connection: sqlite3.Connection) -> None:
+def test_ids_of_what_is_scheduled_are_never_used_twice(connection: sqlite3.Connection) -> None:
     (definition,) = connection.execute(
-        "SELECT sql FROM sqlite_master WHERE name = 'channels_sqlite_message'"
+        "SELECT sql FROM sqlite_master WHERE name = 'channels_sqlite_scheduled'"
     ).fetchone()
     assert "AUTOINCREMENT" in definition
 
 
 def test_the_payload_is_the_last_column(connection: sqlite3.Connection) -> None:
-    # What stands before it is read without the overflow pages of a large message.
-    columns = [row[1] for row in connection.execute("PRAGMA table_info(channels_sqlite_message)")]
+    # What stands before it is read without the overflow pages of a large message; the id is not part of the row
+    # (https://www.sqlite.org/lang_createtable.html#rowid).
+    columns = [row[1] for row in connection.execute("PRAGMA table_info(channels_sqlite_message)") if row[1] != "id"]
     assert columns[-1] == "payload"
+
+
+def test_the_id_of_a_message_is_its_place_in_the_table(connection: sqlite3.Connection) -> None:
+    connection.execute(
+        "INSERT INTO channels_sqlite_message (id, prefix, kind, state, queue, created_at, expires_at, payload)"
+        " VALUES (7, '', 0, 0, '', 0, 0, x'')"
+    )
+    assert connection.execute("SELECT rowid FROM channels_sqlite_message").fetchall() == [(7,)]
 
 
 @pytest.mark.django_db(databases=["default", "channels"])

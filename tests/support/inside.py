@@ -3,6 +3,7 @@
 import asyncio
 import math
 import threading
+import time
 from argparse import Action, ArgumentParser, _SubParsersAction
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from channels_sqlite.concurrency.background import BackgroundThread
 from channels_sqlite.delivery.abandoned import Abandoned
 from channels_sqlite.delivery.inbox import Inbox
 from channels_sqlite.delivery.mailbox import Mailbox
+from channels_sqlite.engine.due_messages import DueMessages
 from channels_sqlite.engine.engine import Engine
 from channels_sqlite.engine.housekeeping import Housekeeping
 from channels_sqlite.engine.seat import Seat
@@ -68,6 +70,26 @@ def housekeeping(engine: Engine) -> Housekeeping:
 def look_for_orphans(engine: Engine) -> None:
     """Have the next round look, which it does every few seconds otherwise."""
     housekeeping(engine)._orphans_at = 0.0
+
+
+def due_messages(engine: Engine) -> DueMessages:
+    return engine._due_messages
+
+
+def look_no_more(engine: Engine) -> None:
+    """Leave what is due to others, from now on."""
+    engine._due_messages.look = _nothing  # type: ignore[method-assign]
+    engine._background.on_alarm = _nothing
+
+
+def _nothing() -> None:
+    pass
+
+
+def alarm_in_s(engine: Engine) -> float | None:
+    """For when the alarm is set."""
+    alarm_at = engine._background._alarm_at
+    return None if alarm_at is None else alarm_at - time.monotonic()
 
 
 def seat(engine: Engine) -> Seat:

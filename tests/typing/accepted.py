@@ -1,6 +1,7 @@
 """User code that mypy and pyright accept, with the types that they must see. Never run."""
 
 from collections.abc import AsyncIterator, Iterator
+from datetime import datetime, timezone
 from typing import Any, Literal, TypedDict
 
 from channels.generic.websocket import AsyncJsonWebsocketConsumer
@@ -41,6 +42,15 @@ async def layer_calls() -> None:
     assert_type(await layer.new_channel("mine"), str)
     assert_type(await layer.group_channels("group"), list[str])
     assert_type(await layer.group_count("group"), int)
+    await layer.send("channel", message, expiry=5)
+    await layer.send_many("channel", [message, message], expiry=0.5)
+    await layer.send_many("channel", (message,))
+    await layer.group_send("group", message, exclude="channel", expiry=None)
+    await layer.group_send("group", message, exclude={"a", "b"})
+    await layer.group_send_many("group", [message], exclude=["a"], expiry=5)
+    assert_type(await layer.send_later("channel", message, delay=30), str)
+    assert_type(await layer.group_send_later("group", message, at=datetime.now(timezone.utc), exclude=("a",)), str)
+    assert_type(await layer.cancel("ticket"), bool)
     await layer.flush()
     await layer.close()
 
@@ -109,11 +119,29 @@ def sync_calls() -> None:
     assert_type(layer.new_channel(prefix="mine"), str)
     assert_type(layer.group_channels("group"), list[str])
     assert_type(layer.group_count("group"), int)
+    layer.send("channel", message, expiry=5)
+    layer.send_on_commit("channel", message, expiry=5, using="other")
+    layer.send_many("channel", [message], expiry=5)
+    layer.group_send("group", message, exclude="channel", expiry=5)
+    layer.group_send_on_commit("group", message, exclude=["channel"], expiry=5)
+    layer.group_send_many("group", [message], exclude={"channel"}, expiry=5)
+    assert_type(layer.send_later("channel", message, delay=0.5, expiry=5), str)
+    assert_type(layer.group_send_later("group", message, at=datetime.now(timezone.utc), exclude="a"), str)
+    assert_type(layer.cancel("ticket"), bool)
     layer.flush()
     layer.close()
 
 
 def handles() -> None:
+    room.send({"type": "chat.message", "text": "hi"}, exclude="channel", expiry=5)
+    room.send_many([{"type": "chat.message", "text": "hi"}], exclude={"channel"})
+    room.send_on_commit({"type": "chat.message", "text": "hi"}, exclude=["channel"], expiry=5)
+    assert_type(room.send_later({"type": "chat.message", "text": "hi"}, delay=5, exclude="channel"), str)
+    assert_type(room.cancel("ticket"), bool)
+    jobs.send({"id": 7}, expiry=0.5)
+    jobs.send_many([{"id": 7}, {"id": 8, "width": 100}])
+    assert_type(jobs.send_later({"id": 7}, at=datetime.now(timezone.utc), expiry=5), str)
+    assert_type(jobs.cancel("ticket"), bool)
     room.send({"type": "chat.message", "text": "hi"})
     room.send_on_commit({"type": "chat.message", "text": "hi"})
     room.send_on_commit({"type": "chat.message", "text": "hi"}, using="other")
@@ -142,6 +170,13 @@ def handles() -> None:
 
 async def async_handles() -> None:
     await room.asend({"type": "chat.message", "text": "hi"})
+    await room.asend({"type": "chat.message", "text": "hi"}, exclude="channel", expiry=5)
+    await room.asend_many([{"type": "chat.message", "text": "hi"}], exclude={"channel"})
+    assert_type(await room.asend_later({"type": "chat.message", "text": "hi"}, delay=5, exclude="channel"), str)
+    assert_type(await room.acancel("ticket"), bool)
+    await jobs.asend_many([{"id": 7}], expiry=5)
+    assert_type(await jobs.asend_later({"id": 7}, at=datetime.now(timezone.utc)), str)
+    assert_type(await jobs.acancel("ticket"), bool)
     await room.aadd("channel")
     await room.adiscard("channel")
     assert_type(await room.achannels(), list[str])

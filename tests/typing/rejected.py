@@ -94,7 +94,7 @@ def wrong_messages_to_handles(job: Job, message: ChatMessage) -> None:
     jobs.send({"id": "7"})  # expect: typeddict-item | reportArgumentType
     jobs.send({})  # expect: typeddict-item | reportArgumentType
     jobs.send_on_commit({"di": 7})  # expect: typeddict-item typeddict-unknown-key | reportArgumentType
-    jobs.send_on_commit(job, "other")  # expect: call-arg | reportCallIssue
+    jobs.send_on_commit(job, "other")  # expect: call-arg arg-type | reportCallIssue
 
 
 async def wrong_messages_to_async_handles(job: Job) -> None:
@@ -133,7 +133,7 @@ def wrong_calls_of_the_facade(message: ChatMessage) -> int:
     layer.send(b"channel", message)  # expect: arg-type | reportArgumentType
     layer.receive("channel", timeout="5")  # expect: arg-type | reportArgumentType
     layer.listen(["one", "two"])  # expect: arg-type | reportArgumentType
-    layer.send_on_commit("channel", message, "default")  # expect: call-arg | reportCallIssue
+    layer.send_on_commit("channel", message, "default")  # expect: call-arg arg-type | reportCallIssue
     number: int = layer.receive("channel")  # expect: assignment | reportAssignmentType
     get_sync_channel_layer(None)  # expect: arg-type | reportArgumentType
     return number
@@ -165,3 +165,27 @@ async def wrong_tasks() -> None:
     welcome.using(uniqe="x")  # expect: call-arg | reportCallIssue
     number: int = wait(welcome.enqueue(7)).return_value  # expect: assignment | reportAssignmentType
     welcome.enqueue_many([(number, {})])  # expect: list-item | reportArgumentType
+
+
+async def wrong_further_ways(layer: SqliteChannelLayer, message: ChatMessage) -> None:
+    layer.send_many("channel", [message])  # expect: unused-coroutine | reportUnusedCoroutine
+    layer.group_send_later("group", message, delay=1)  # expect: unused-coroutine | reportUnusedCoroutine
+    room.asend_many([message])  # expect: unused-coroutine | reportUnusedCoroutine
+    await layer.send("channel", message, 5)  # expect: call-arg | reportCallIssue
+    await layer.send("channel", message, expiry="5")  # expect: arg-type | reportArgumentType
+    await layer.send("channel", message, exclude="a")  # expect: call-arg | reportCallIssue
+    await layer.group_send("group", message, exclude=7)  # expect: arg-type | reportArgumentType
+    await layer.send_many("channel", message)  # expect: arg-type | reportArgumentType
+    await layer.send_later("channel", message, at="2050-01-01")  # expect: arg-type | reportArgumentType
+    await layer.send_later("channel", message, at=5)  # expect: arg-type | reportArgumentType
+    await layer.cancel(7)  # expect: arg-type | reportArgumentType
+
+
+def wrong_further_ways_of_handles(message: ChatMessage) -> None:
+    jobs.send_many([{"di": 7}])  # expect: typeddict-item typeddict-unknown-key | reportArgumentType
+    jobs.send_many({"id": 7})  # expect: arg-type | reportArgumentType
+    jobs.send({"id": 7}, exclude="a")  # expect: call-arg | reportCallIssue
+    room.send_many([{"id": 7}])  # expect: typeddict-item typeddict-unknown-key | reportArgumentType
+    room.send_later(message, delay="soon")  # expect: arg-type | reportArgumentType
+    ticket: int = jobs.send_later({"id": 7}, delay=1)  # expect: assignment | reportAssignmentType
+    room.cancel(ticket)  # expect: arg-type | reportArgumentType

@@ -246,6 +246,6 @@ def test_a_waiting_thread_rests_and_finds_what_a_stranger_inserts(
         thread.start()
         eventually(lambda: engine_of(reader).watches.threads.pace.resting, DEADLINE_S)
         blocking = SqliteBlocking(sender)
-        blocking.send("work", blocking.encode({"type": "t"}))
+        blocking.send("work", [blocking.encode({"type": "t"})], None)
         thread.join(DEADLINE_S)
         assert found == [("work", {"type": "t"})]

@@ -4,15 +4,22 @@ from .base import Role, Scenario
 from .broadcast import make_broadcast
 from .idle import IDLE
 from .lag import LAG
+from .later import LATER, LATER_WITH_SCHEDULED
 from .many_senders import MANY_SENDERS
 from .one_way import ONE_WAY
 from .ping_pong import PING_PONG, PING_PONG_BESIDE_DEEP, PING_PONG_WITH_BACKLOG
 from .ring import make_ring
-from .send_receive import SEND_RECEIVE, SEND_RECEIVE_DEEP, SEND_RECEIVE_NORMAL, SEND_RECEIVE_WITH_BACKLOG
+from .send_receive import (
+    SEND_RECEIVE,
+    SEND_RECEIVE_DEEP,
+    SEND_RECEIVE_NORMAL,
+    SEND_RECEIVE_WITH_BACKLOG,
+    SEND_RECEIVE_WITH_SCHEDULED,
+)
 from .steady import STEADY
 from .sync_calls import SYNC_GROUP_SEND, SYNC_SEND
 from .websockets import make_echoes, make_websockets
-from .work_queue import WORK_QUEUE, WORK_QUEUE_DEEP, WORK_QUEUE_WITH_BACKLOG
+from .work_queue import WORK_QUEUE, WORK_QUEUE_DEEP, WORK_QUEUE_WITH_BACKLOG, WORK_QUEUE_WITH_SCHEDULED
 
 __all__ = ["SCENARIOS", "Role", "Scenario"]
 
@@ -35,6 +42,10 @@ SCENARIOS = {
         SEND_RECEIVE_WITH_BACKLOG,
         PING_PONG_WITH_BACKLOG,
         WORK_QUEUE_WITH_BACKLOG,
+        SEND_RECEIVE_WITH_SCHEDULED,
+        WORK_QUEUE_WITH_SCHEDULED,
+        LATER,
+        LATER_WITH_SCHEDULED,
         SEND_RECEIVE_DEEP,
         PING_PONG_BESIDE_DEEP,
         WORK_QUEUE_DEEP,

@@ -7,18 +7,20 @@ import math
 import time
 from collections.abc import Awaitable, Callable
 
+from tests.benchmarks.layers import OURS
 from tests.benchmarks.measures import Account, Metric, identity, percentile
 from tests.benchmarks.player import SETTLING, Player, make_message
 from tests.benchmarks.stores import Limits
 
 from .base import START_LIMIT_S, Accounts, Role, Scenario
-from .stored import DEEP, DEEP_LIMITS, FILLING_LIMIT_S, OTHERS_LIMITS, store_deep, store_in_others
+from .stored import DEEP, DEEP_LIMITS, FILLING_LIMIT_S, OTHERS_LIMITS, store_deep, store_in_others, store_later
 
 __all__ = [
     "SEND_RECEIVE",
     "SEND_RECEIVE_DEEP",
     "SEND_RECEIVE_NORMAL",
     "SEND_RECEIVE_WITH_BACKLOG",
+    "SEND_RECEIVE_WITH_SCHEDULED",
 ]
 
 _NORMAL = "normal"
@@ -71,6 +73,7 @@ def _make(
     filler: Role | None = None,
     limits: Limits | None = None,
     base: str | None = None,
+    layers: tuple[str, ...] = (),
     in_quick: bool = True,
 ) -> Scenario:
     process = Role(name="process", play=_alternate_on(channel))
@@ -87,6 +90,7 @@ def _make(
         limits=limits or Limits(),
         start_limit_s=FILLING_LIMIT_S if filler else START_LIMIT_S,
         base=base,
+        layers=layers,
         varies=channel == _NORMAL,
         open_ended=channel == DEEP,
         in_quick=in_quick,
@@ -111,5 +115,14 @@ SEND_RECEIVE_DEEP = _make(
     filler=store_deep(is_read=True),
     limits=DEEP_LIMITS,
     base="send-receive-normal",
+    in_quick=False,
+)
+SEND_RECEIVE_WITH_SCHEDULED = _make(
+    "send-receive-scheduled",
+    "Send then receive in one process, with messages scheduled for later",
+    filler=store_later(),
+    limits=OTHERS_LIMITS,
+    base="send-receive",
+    layers=(OURS.key,),
     in_quick=False,
 )

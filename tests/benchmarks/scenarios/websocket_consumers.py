@@ -2,14 +2,14 @@
 
 import asyncio
 import time
-from typing import Any, ClassVar
+from typing import Any
 
 from channels.generic.websocket import AsyncWebsocketConsumer
 
 from channels_sqlite.consumers import DirectDispatch
 from tests.benchmarks.visitors import TEXT
 
-__all__ = ["Room", "consumer_class"]
+__all__ = ["Room", "Rooms"]
 
 _ROOM = "room"
 
@@ -17,15 +17,8 @@ _ROOM = "room"
 class Room(AsyncWebsocketConsumer):
     """Broadcasts on demand, and echoes to the pair of sockets that its path names."""
 
-    here: ClassVar[int] = 0
-    """Sockets of this server."""
-    left_ns: ClassVar[int] = 0
-    """When the last one left, by time.perf_counter_ns()."""
-    all_left: ClassVar[asyncio.Event]
-
     async def connect(self) -> None:
         """Join the room and the pair."""
-        type(self).here += 1
         self.pair = f"pair{self.scope['path'].replace('/', '.')}"
         await self.channel_layer.group_add(_ROOM, self.channel_name)
         await self.channel_layer.group_add(self.pair, self.channel_name)
@@ -48,16 +41,32 @@ class Room(AsyncWebsocketConsumer):
         """Leave both."""
         await self.channel_layer.group_discard(self.pair, self.channel_name)
         await self.channel_layer.group_discard(_ROOM, self.channel_name)
-        type(self).here -= 1
-        type(self).left_ns = time.perf_counter_ns()
-        if not self.here:
-            self.all_left.set()
 
 
 class _DirectRoom(DirectDispatch, Room):
     """The same with the mixin."""
 
 
-def consumer_class(*, direct: bool) -> type[Room]:
-    """Return a class for one server, which counts its own sockets."""
-    return type("ServersRoom", (_DirectRoom if direct else Room,), {"all_left": asyncio.Event()})
+class Rooms:
+    """The application of one server, which knows how many sockets it has.
+
+    A consumer may end without a `disconnect`: what it sends to a socket that has just been closed raises.
+    """
+
+    def __init__(self, *, direct: bool) -> None:
+        self._application = (_DirectRoom if direct else Room).as_asgi()
+        self._here = 0
+        self.left_ns = 0
+        """When the last socket left, by time.perf_counter_ns()."""
+        self.all_left = asyncio.Event()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serve one socket."""
+        self._here += 1
+        try:
+            await self._application(scope, receive, send)
+        finally:
+            self._here -= 1
+            self.left_ns = time.perf_counter_ns()
+            if not self._here:
+                self.all_left.set()

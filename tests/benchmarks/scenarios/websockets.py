@@ -127,13 +127,11 @@ def _servers(workers: int, direct: bool) -> Role:
         # Not before: Django has to be set up.
         import uvicorn
 
-        from .websocket_consumers import consumer_class
+        from .websocket_consumers import Rooms
 
-        consumer = consumer_class(direct=direct)
+        rooms = Rooms(direct=direct)
         listening = socket.create_server(("127.0.0.1", 0), backlog=2048)
-        config = uvicorn.Config(
-            consumer.as_asgi(), lifespan="off", log_level="error", ws="websockets-sansio", ws_ping_interval=None
-        )
+        config = uvicorn.Config(rooms, lifespan="off", log_level="error", ws="websockets-sansio", ws_ping_interval=None)
         server = uvicorn.Server(config)
         answering = [
             asyncio.ensure_future(_tell(player, "cpu", time.process_time)),
@@ -143,8 +141,8 @@ def _servers(workers: int, direct: bool) -> Role:
         try:
             player.publish("port", listening.getsockname()[1])
             await player.wait_for("closing")
-            await asyncio.wait_for(consumer.all_left.wait(), _LEAVING_LIMIT_S)
-            player.publish("left", consumer.left_ns)
+            await asyncio.wait_for(rooms.all_left.wait(), _LEAVING_LIMIT_S)
+            player.publish("left", rooms.left_ns)
         finally:
             server.should_exit = True
             for task in answering:

@@ -8,14 +8,15 @@ import asyncio
 import math
 import time
 
+from tests.benchmarks.layers import OURS
 from tests.benchmarks.measures import Account, Metric, identity, percentile, rate
 from tests.benchmarks.player import SETTLING, Player, make_message
 from tests.benchmarks.stores import Limits
 
 from .base import START_LIMIT_S, Accounts, Role, Scenario
-from .stored import DEEP, DEEP_LIMITS, FILLING_LIMIT_S, OTHERS_LIMITS, store_deep, store_in_others
+from .stored import DEEP, DEEP_LIMITS, FILLING_LIMIT_S, OTHERS_LIMITS, store_deep, store_in_others, store_later
 
-__all__ = ["WORK_QUEUE", "WORK_QUEUE_DEEP", "WORK_QUEUE_WITH_BACKLOG"]
+__all__ = ["WORK_QUEUE", "WORK_QUEUE_DEEP", "WORK_QUEUE_WITH_BACKLOG", "WORK_QUEUE_WITH_SCHEDULED"]
 
 _PRODUCERS = 2
 _WORKERS = 2
@@ -112,6 +113,7 @@ def _make(
     filler: Role | None = None,
     limits: Limits | None = None,
     base: str | None = None,
+    layers: tuple[str, ...] = (),
     in_quick: bool = True,
 ) -> Scenario:
     is_deep = limits is DEEP_LIMITS
@@ -132,6 +134,7 @@ def _make(
         limits=limits or Limits(),
         start_limit_s=FILLING_LIMIT_S if filler else START_LIMIT_S,
         base=base,
+        layers=layers,
         open_ended=is_deep,
         in_quick=in_quick,
     )
@@ -152,5 +155,14 @@ WORK_QUEUE_DEEP = _make(
     filler=store_deep(is_read=True),
     limits=DEEP_LIMITS,
     base="work-queue",
+    in_quick=False,
+)
+WORK_QUEUE_WITH_SCHEDULED = _make(
+    "work-queue-scheduled",
+    "Work queue, with messages scheduled for later",
+    filler=store_later(),
+    limits=OTHERS_LIMITS,
+    base="work-queue",
+    layers=(OURS.key,),
     in_quick=False,
 )

@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("channels_sqlite", "0002_held_by_queue"),
+        ("channels_sqlite", "0004_last_id"),
     ]
 
     operations = [
