@@ -6,6 +6,7 @@ from django.db import models
 from django.db.models import Q
 
 import channels_sqlite.task_models  # noqa: F401  # Django looks for models here
+from channels_sqlite.fields import RowIdField
 from channels_sqlite.kinds import Kind, State
 
 __all__ = ["LastId", "Listener", "Membership", "Message", "Process", "Scheduled"]
@@ -14,7 +15,7 @@ __all__ = ["LastId", "Listener", "Membership", "Message", "Process", "Scheduled"
 class Message(models.Model):
     """One row per send and one per broadcast: a log, read with cursors. Ids are never used twice; see `LastId`."""
 
-    id = models.IntegerField(primary_key=True)  # 64 bits; an AutoField would cost each commit a page more
+    id = RowIdField(primary_key=True)
     prefix = models.CharField(max_length=100)
     kind = models.SmallIntegerField(choices=Kind.choices)
     state = models.SmallIntegerField(choices=State.choices)

@@ -2,6 +2,8 @@ from typing import Any
 
 from django.db import migrations, models
 
+from channels_sqlite.fields import RowIdField
+
 # The largest id that AUTOINCREMENT has given: its row may be gone.
 KEEP = """
     INSERT INTO channels_sqlite_lastid (id, last)
@@ -41,7 +43,5 @@ class Migration(migrations.Migration):
             ],
         ),
         migrations.RunPython(keep, give_back),
-        migrations.AlterField(
-            model_name="message", name="id", field=models.IntegerField(primary_key=True, serialize=False)
-        ),
+        migrations.AlterField(model_name="message", name="id", field=RowIdField(primary_key=True, serialize=False)),
     ]

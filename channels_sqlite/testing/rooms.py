@@ -21,6 +21,7 @@ from django.db.migrations.state import ProjectState
 
 from channels_sqlite.db_routers import APP_LABEL
 from channels_sqlite.storage import isolation
+from channels_sqlite.storage.ids import keep_ids_from_coming_back
 from channels_sqlite.storage.isolation import TEMPLATE, VARIABLE
 
 __all__ = ["Room", "room", "template"]
@@ -138,3 +139,4 @@ def _migrate(wrapper: DatabaseWrapper) -> None:
         with wrapper.schema_editor() as editor:
             state = migration.apply(state, editor)
         recorder.record_applied(APP_LABEL, name)
+    keep_ids_from_coming_back(wrapper.alias)
