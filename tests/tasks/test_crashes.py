@@ -131,11 +131,16 @@ def storm(tasks: TaskSettings, workers: list[Worker], log: Path, *, count: int, 
     """Enqueue `count` tasks, kill a random worker process `kills` times, and judge what the tasks have noted."""
     dice = random.Random(seed)
     results = functions.spans.enqueue_many([((str(log), str(number), 0.01), {}) for number in range(count)])
+    killed: set[int] = set()  # their parents may not have noticed yet
     for _ in range(kills):
-        children = eventually(lambda: [pid for worker in workers for pid in worker.children()], DEADLINE_S)
         enough = _lines(log) + 5
         eventually(partial(_has_gone_on, tasks, log, enough), DEADLINE_S)
-        os.kill(dice.choice(children), signal.SIGKILL)
+        living = eventually(
+            lambda: [pid for worker in workers for pid in worker.children() if pid not in killed], DEADLINE_S
+        )
+        victim = dice.choice(living)
+        os.kill(victim, signal.SIGKILL)
+        killed.add(victim)
     for result in results:
         assert wait(result, 60).status == TaskResultStatus.SUCCESSFUL
     runs: dict[str, list[tuple[str, str]]] = defaultdict(list)
