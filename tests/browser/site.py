@@ -1,6 +1,7 @@
 """The example, served by real processes from databases of its own."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -25,6 +26,15 @@ def example_environment(data: Path) -> dict[str, str]:
         "PYTHONPATH": str(package),
         "PYTHONUNBUFFERED": "1",
     }
+
+
+def complaints(*programs: Program) -> str:
+    """What servers have printed, but for what Daphne says of a page that was closed when something came for it."""
+    printed = "".join(program.output for program in programs)
+    closed = (
+        r"^[^\n]+ ERROR +Exception inside application: Attempt to send on a closed protocol\n.+?Disconnected: [^\n]+\n"
+    )
+    return re.sub(closed, "", printed, flags=re.DOTALL | re.MULTILINE)
 
 
 def manage(*arguments: str, data: Path) -> None:

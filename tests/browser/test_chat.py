@@ -8,7 +8,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from tests.browser.conftest import VisitorFactory
-from tests.browser.site import Server, Site, manage
+from tests.browser.site import Server, Site, complaints, manage
 from tests.browser.visitor import PHONE
 from tests.support.waiting import eventually
 
@@ -203,7 +203,7 @@ def test_frames_that_no_page_sends_are_refused(site: Site) -> None:
             with pytest.raises(ConnectionClosed):
                 socket.recv(timeout=10)
             assert socket.close_code == 4400
-    assert site.one.program.output == ""
+    assert complaints(site.one.program) == ""
 
 
 def test_pages_of_other_sites_cannot_connect(site: Site) -> None:
@@ -243,4 +243,4 @@ def test_server_without_trouble_prints_nothing(site: Site, visitor: VisitorFacto
     bob.sees_exactly("hello")
     bob.leave()
     ann.sees_event("Bob left")
-    eventually(lambda: site.one.program.output + site.two.program.output == "")
+    eventually(lambda: complaints(site.one.program, site.two.program) == "")

@@ -8,7 +8,7 @@ from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import VisitorFactory
 from tests.browser.pictures import jpeg
-from tests.browser.site import Site, Worker, manage
+from tests.browser.site import Site, Worker, complaints, manage
 from tests.browser.visitor import DEADLINE_MS, PHONE, Visitor
 
 pytestmark = [pytest.mark.browser, pytest.mark.processes]
@@ -113,7 +113,7 @@ def test_pages_of_both_servers_see_progress_and_results(
     eve.sees_job("hills.jpg", "Done", thumbnails=STEPS)
     eve.sees_nothing_beyond_the_right_edge()
     eve.page.screenshot(path=tmp_path / "phone-job.png")
-    assert site.one.program.output + site.two.program.output == ""
+    assert complaints(site.one.program, site.two.program) == ""
 
 
 def test_upload_waits_while_the_worker_is_stopped(site: Site, worker: Worker, visitor: VisitorFactory) -> None:

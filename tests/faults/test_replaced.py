@@ -227,8 +227,9 @@ async def test_tables_that_were_dropped_and_come_back_are_used_again(
         created = query(
             database.path, "SELECT sql FROM sqlite_master WHERE tbl_name LIKE 'channels_sqlite_%' AND sql IS NOT NULL"
         )
-        for table in ("message", "membership", "listener", "process"):
-            query(database.path, f"DROP TABLE channels_sqlite_{table}")
+        tables = query(database.path, "SELECT name FROM sqlite_master WHERE type = 'table' AND sql LIKE '%channels_%'")
+        for (table,) in tables:
+            query(database.path, f"DROP TABLE {table}")
         assert "migrate --database=channels" in await refusal(layer)
         assert "migrate --database=channels" in await refusal(sender)
         for (statement,) in created:

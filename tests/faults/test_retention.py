@@ -23,13 +23,13 @@ async def send_some(layer: SqliteChannelLayer, count: int, channel: str = "jobs"
 
 def deletions_per_transaction(statements: list[str]) -> list[int]:
     """How many message rows each transaction deleted, of those that deleted any. One row a statement."""
-    counts = [0]
-    for statement in statements:
+    deletions: list[set[str]] = [set()]
+    for statement in statements:  # traced once more for each statement of a trigger
         if re.match(r"\s*BEGIN", statement):
-            counts.append(0)
+            deletions.append(set())
         elif re.match(r"\s*DELETE FROM channels_sqlite_message WHERE id = ", statement):
-            counts[-1] += 1
-    return [count for count in counts if count]
+            deletions[-1].add(statement)
+    return [len(deleted) for deleted in deletions if deleted]
 
 
 # Retention
