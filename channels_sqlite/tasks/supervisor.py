@@ -35,6 +35,7 @@ __all__ = ["Supervisor", "run_child"]
 
 logger = logging.getLogger(__name__)
 
+LOOK_S = 0.5  # how often signals are looked for at least
 EARLY_S = 5.0  # a child that fails sooner is replaced after a pause
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
 PROGRAM = """
@@ -98,7 +99,8 @@ class Supervisor:
     def _turn(self) -> None:
         """Wait for an end, a signal, or the time of a replacement, and do what it asks for."""
         now = time.monotonic()
-        timeout_s = max(0.0, min(self._replacements) - now) if self._replacements else None
+        # Never for ever: a signal that comes right before the wait begins does not interrupt it.
+        timeout_s = max(0.0, min([LOOK_S, *(at - now for at in self._replacements)]))
         try:
             ended = self._ended.get(timeout=timeout_s)
         except queue.Empty:
