@@ -63,6 +63,7 @@ class Worker:
         self._plan = plan
         self._gate = Gate()
         self._stopping = False
+        self._due_now = True  # something may be
         self._claimed = 0
         self._in_threads: set[int] = set()  # ids of rows
         self._on_loop: set[int] = set()
@@ -123,7 +124,7 @@ class Worker:
 
     def _turn(self) -> float | None:
         """Do what there is to do; return the monotonic time of the next turn, 0.0 for at once, None for when woken."""
-        self._due_now = False
+        self._due_now = True  # until a look says that it is not so
         room = self._room()
         now = time.time()
         scheduled_at = self._queue.read(self._schedules.next_at)

@@ -9,17 +9,19 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
-from django.tasks import task_backends
+from django.tasks import TaskResultStatus, task_backends
 from django.test import override_settings
 
 from channels_sqlite.engine.engine import Engine
+from channels_sqlite.kinds import TaskState
 from channels_sqlite.storage.transactions import Transaction
 from channels_sqlite.tasks.rules import rule_of
 from channels_sqlite.tasks.schedules import Schedules
 from tests.processes.evidence import query
 from tests.support.databases import ChannelDatabase
 from tests.support.waiting import eventually
-from tests.tasks.setup import DEADLINE_S, TaskSettings, WorkerFactory, entry, task_settings
+from tests.tasks import functions
+from tests.tasks.setup import DEADLINE_S, TaskSettings, WorkerFactory, entry, fresh, task_settings
 
 TICK = {"task": "tests.tasks.functions.add", "every": 30.0, "args": [1], "kwargs": {"b": 2}}
 
@@ -140,3 +142,19 @@ def test_two_workers_enqueue_each_due_time_once(tasks: TaskSettings, start_worke
     )
     # Each has used up a due time of its own; the first may have been a second late.
     assert count <= (next_at - first) / 0.25 + 4
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("missed", [False, True], ids=["new", "missed"])
+def test_burst_runs_what_is_there_and_what_is_due_by_the_schedule(
+    missed: bool, tasks: TaskSettings, start_worker: WorkerFactory
+) -> None:
+    with task_settings(tasks.database, schedule={"tick": TICK}) as scheduled:
+        if missed:
+            at(scheduled, 1000)
+        waiting = functions.add.enqueue(1, 1)
+        worker = start_worker("--burst", ready=False)
+        assert worker.wait() == 0
+        assert fresh(waiting).status == TaskResultStatus.SUCCESSFUL
+    states = query(tasks.database, "SELECT state FROM channels_sqlite_queuedtask")
+    assert states == [(TaskState.SUCCESSFUL.value,)] * (1 + missed)
