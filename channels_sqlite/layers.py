@@ -91,7 +91,8 @@ class SqliteChannelLayer(CoroutineReceiver, BaseChannelLayer):
         require_expiry(expiry)
         batch = Batch(self._codec.encode, messages)
         if batch:
-            await self._write_batch(batch, self._here().operations.send(channel, batch.payloads, expiry))
+            engine = self._here()
+            await _write_batch(engine, batch, engine.operations.send(channel, batch.payloads, expiry))
 
     async def send_later(
         self,
@@ -113,10 +114,10 @@ class SqliteChannelLayer(CoroutineReceiver, BaseChannelLayer):
         """
         names.require_channel_name(channel)
         require_expiry(expiry)
-        due = require_due(delay, at)
+        due_at = require_due(delay, at)
         payload = self._codec.encode(message)
         engine = self._here()
-        return await engine.outbox.write(engine.schedule.send_later(channel, payload, due, expiry), len(payload))
+        return await engine.outbox.write(engine.schedule.send_later(channel, payload, due_at, expiry), len(payload))
 
     async def cancel(self, ticket: str) -> bool:
         """Take a message out of the schedule; return whether that came in time.
@@ -125,10 +126,6 @@ class SqliteChannelLayer(CoroutineReceiver, BaseChannelLayer):
         """
         engine = self._here()
         return await engine.outbox.write(engine.schedule.cancel(ticket))
-
-    async def _write_batch(self, batch: Batch, apply: Callable[[Transaction], None]) -> None:
-        batch.begin()
-        await self._here().outbox.write(apply, batch.size_bytes, None if batch.is_whole else batch.finish)
 
     async def new_channel(self, prefix: str = "specific") -> str:
         """Return a new channel name, `prefix.client!local`, that only this layer in this process can receive on.
@@ -196,8 +193,9 @@ class SqliteChannelLayer(CoroutineReceiver, BaseChannelLayer):
         excluded = require_excluded(exclude)
         batch = Batch(self._codec.encode, messages)
         if batch:
-            apply = self._here().operations.group_send(group, batch.payloads, expiry, excluded)
-            await self._write_batch(batch, apply)
+            engine = self._here()
+            apply = engine.operations.group_send(group, batch.payloads, expiry, excluded)
+            await _write_batch(engine, batch, apply)
 
     async def group_send_later(
         self,
@@ -217,10 +215,10 @@ class SqliteChannelLayer(CoroutineReceiver, BaseChannelLayer):
         names.require_group_name(group)
         require_expiry(expiry)
         excluded = require_excluded(exclude)
-        due = require_due(delay, at)
+        due_at = require_due(delay, at)
         payload = self._codec.encode(message)
         engine = self._here()
-        schedule = engine.schedule.group_send_later(group, payload, due, expiry, excluded)
+        schedule = engine.schedule.group_send_later(group, payload, due_at, expiry, excluded)
         return await engine.outbox.write(schedule, len(payload))
 
     async def group_channels(self, group: str) -> list[str]:
@@ -289,6 +287,11 @@ class SqliteChannelLayer(CoroutineReceiver, BaseChannelLayer):
         if self._finalizer is not None:
             self._finalizer.detach()
             self._finalizer = None
+
+
+async def _write_batch(engine: Engine, batch: Batch, apply: Callable[[Transaction], None]) -> None:
+    batch.begin()
+    await engine.outbox.write(apply, batch.size_bytes, None if batch.is_whole else batch.finish)
 
 
 _layers: weakref.WeakSet[SqliteChannelLayer] = weakref.WeakSet()

@@ -6,9 +6,9 @@ All of it is refused before anything is written: a wrong type with TypeError, a 
 from __future__ import annotations
 
 import contextvars
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
-from typing import NamedTuple
 
 from channels_sqlite import names
 from channels_sqlite.options import is_finite
@@ -17,7 +17,6 @@ __all__ = [
     "INLINE_BYTES",
     "NOBODY",
     "Batch",
-    "Due",
     "require_due",
     "require_excluded",
     "require_expiry",
@@ -54,19 +53,8 @@ def require_messages(messages: object) -> None:
         raise TypeError(f"messages must be a sequence of messages, such as a list, not {type(messages).__name__}")
 
 
-class Due(NamedTuple):
-    """When a message is to be sent: a number of seconds from now on, or a moment (seconds since 1970)."""
-
-    delay: float | None
-    moment: float
-
-    def at(self, now: float) -> float:
-        """Return the moment, as seen at `now`, and never before it."""
-        return max(now, self.moment) if self.delay is None else now + self.delay
-
-
-def require_due(delay: object, at: object) -> Due:
-    """Return when a message is to be sent.
+def require_due(delay: object, at: object) -> float:
+    """Return when a message is to be sent (seconds since 1970): a delay counts from now.
 
     Raises TypeError unless exactly one of `delay` and `at` is given, and is a number or a datetime; ValueError where
     `delay` is negative or not finite, or `at` has no time zone.
@@ -77,12 +65,12 @@ def require_due(delay: object, at: object) -> Due:
         seconds = _seconds("delay", delay)
         if seconds < 0:
             raise ValueError(f"delay must be at least 0 seconds, not {delay!r}")
-        return Due(seconds, 0.0)
+        return time.time() + seconds
     if not isinstance(at, datetime):
         raise TypeError(f"at must be a datetime, not {type(at).__name__}")
     if at.utcoffset() is None:
         raise ValueError(f"at must have a time zone, and {at!r} is naive; django.utils.timezone.make_aware() adds one")
-    return Due(None, at.timestamp())
+    return at.timestamp()
 
 
 def _seconds(name: str, value: object) -> float:

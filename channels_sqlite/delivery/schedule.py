@@ -16,7 +16,7 @@ from channels.exceptions import ChannelFull
 from channels_sqlite.delivery.operations import Operations
 from channels_sqlite.kinds import Kind
 from channels_sqlite.reports import Reports
-from channels_sqlite.sending import NOBODY, Due
+from channels_sqlite.sending import NOBODY
 from channels_sqlite.storage.scheduled import ScheduledRow
 from channels_sqlite.storage.transactions import Transaction
 
@@ -36,32 +36,32 @@ class Schedule:
         self._reports = reports
 
     def send_later(
-        self, channel: str, payload: bytes, due: Due, expiry: float | None = None
+        self, channel: str, payload: bytes, due_at: float, expiry: float | None = None
     ) -> Callable[[Transaction], str]:
         """Schedule a message for one channel; gives its ticket."""
         kind = Kind.SPECIFIC if "!" in channel else Kind.NORMAL
-        return self._add(kind, channel, payload, due, expiry=expiry, excluded=NOBODY)
+        return self._add(kind, channel, payload, due_at, expiry=expiry, excluded=NOBODY)
 
     def group_send_later(
         self,
         group: str,
         payload: bytes,
-        due: Due,
+        due_at: float,
         expiry: float | None = None,
         excluded: frozenset[str] = NOBODY,
     ) -> Callable[[Transaction], str]:
         """Schedule a message for the members that a group will have; gives its ticket."""
-        return self._add(Kind.GROUP, group, payload, due, expiry=expiry, excluded=excluded)
+        return self._add(Kind.GROUP, group, payload, due_at, expiry=expiry, excluded=excluded)
 
     def _add(
-        self, kind: Kind, name: str, payload: bytes, due: Due, *, expiry: float | None, excluded: frozenset[str]
+        self, kind: Kind, name: str, payload: bytes, moment: float, *, expiry: float | None, excluded: frozenset[str]
     ) -> Callable[[Transaction], str]:
         # Ids begin anew when all tables are emptied: a ticket must not cancel what came after that.
         token = secrets.token_hex(TOKEN_BYTES)
 
         def apply(transaction: Transaction) -> str:
             store = transaction.store
-            due_at = due.at(transaction.now)
+            due_at = max(transaction.now, moment)
             earliest = store.next_due()
             row_id = store.schedule(
                 kind,

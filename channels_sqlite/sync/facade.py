@@ -128,8 +128,8 @@ class SyncChannelLayer:
         `delay`, or an `at` without a time zone), MessageTooLarge and ChannelDatabaseError as `send` does.
         """
         self._check("send_later", channel, expiry=expiry)
-        due = require_due(delay, at)
-        return self._blocking.send_later(channel, self._blocking.encode(message), due, expiry)
+        due_at = require_due(delay, at)
+        return self._blocking.send_later(channel, self._blocking.encode(message), due_at, expiry)
 
     def cancel(self, ticket: str) -> bool:
         """Take a message out of the schedule; return whether that came in time.
@@ -282,8 +282,8 @@ class SyncChannelLayer:
         `send_later` does.
         """
         excluded = self._check("group_send_later", group, expiry=expiry, exclude=exclude)
-        due = require_due(delay, at)
-        return self._blocking.group_send_later(group, self._blocking.encode(message), due, expiry, excluded)
+        due_at = require_due(delay, at)
+        return self._blocking.group_send_later(group, self._blocking.encode(message), due_at, expiry, excluded)
 
     def group_add(self, group: str, channel: str) -> None:
         """Make `channel` a member of `group` for `group_expiry` seconds, or renew its membership."""

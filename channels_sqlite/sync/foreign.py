@@ -13,7 +13,6 @@ from channels.layers import BaseChannelLayer, InMemoryChannelLayer
 
 from channels_sqlite.codec import Message
 from channels_sqlite.concurrency.gate import Stop
-from channels_sqlite.sending import Due
 from channels_sqlite.sync.foreign_calls import ForeignCalls, plain, require
 from channels_sqlite.sync.foreign_listening import ForeignListening
 
@@ -61,12 +60,12 @@ class ForeignBlocking:
         for message in messages:
             await send(name, message)
 
-    def send_later(self, channel: str, encoded: Message, due: Due, expiry: float | None) -> str:
+    def send_later(self, channel: str, encoded: Message, due_at: float, expiry: float | None) -> str:
         """Is refused by `require`."""
         raise NotImplementedError
 
     def group_send_later(
-        self, group: str, encoded: Message, due: Due, expiry: float | None, excluded: frozenset[str]
+        self, group: str, encoded: Message, due_at: float, expiry: float | None, excluded: frozenset[str]
     ) -> str:
         """Is refused by `require`."""
         raise NotImplementedError

@@ -21,7 +21,6 @@ from channels_sqlite.engine import receive as receiving
 from channels_sqlite.engine.engine import Engine
 from channels_sqlite.exceptions import ChannelDatabaseError, LayerClosedError
 from channels_sqlite.layers import SqliteChannelLayer, close_layer, codec_of, engine_of, options_of
-from channels_sqlite.sending import Due
 from channels_sqlite.storage.store import Store
 from channels_sqlite.storage.transactions import Transaction
 from channels_sqlite.sync.atomic_blocks import join, open_transaction
@@ -59,16 +58,16 @@ class SqliteBlocking:
         """Likewise."""
         self.write(lambda engine: engine.operations.group_send(group, encoded, expiry, excluded), _size(encoded))
 
-    def send_later(self, channel: str, encoded: bytes, due: Due, expiry: float | None) -> str:
+    def send_later(self, channel: str, encoded: bytes, due_at: float, expiry: float | None) -> str:
         """Likewise."""
-        return self.write(lambda engine: engine.schedule.send_later(channel, encoded, due, expiry), len(encoded))
+        return self.write(lambda engine: engine.schedule.send_later(channel, encoded, due_at, expiry), len(encoded))
 
     def group_send_later(
-        self, group: str, encoded: bytes, due: Due, expiry: float | None, excluded: frozenset[str]
+        self, group: str, encoded: bytes, due_at: float, expiry: float | None, excluded: frozenset[str]
     ) -> str:
         """Likewise."""
         return self.write(
-            lambda engine: engine.schedule.group_send_later(group, encoded, due, expiry, excluded), len(encoded)
+            lambda engine: engine.schedule.group_send_later(group, encoded, due_at, expiry, excluded), len(encoded)
         )
 
     def cancel(self, ticket: str) -> bool:

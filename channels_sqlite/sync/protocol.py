@@ -7,7 +7,6 @@ from typing import Protocol, TypeVar
 
 from channels_sqlite.codec import Message
 from channels_sqlite.concurrency.gate import Stop
-from channels_sqlite.sending import Due
 
 __all__ = ["BlockingLayer"]
 
@@ -29,10 +28,12 @@ class BlockingLayer(Protocol[E]):
     def group_send(self, group: str, encoded: Sequence[E], expiry: float | None, excluded: frozenset[str]) -> None:
         """Send to all members but these."""
 
-    def send_later(self, channel: str, encoded: E, due: Due, expiry: float | None) -> str:
+    def send_later(self, channel: str, encoded: E, due_at: float, expiry: float | None) -> str:
         """Schedule for one channel; return the ticket."""
 
-    def group_send_later(self, group: str, encoded: E, due: Due, expiry: float | None, excluded: frozenset[str]) -> str:
+    def group_send_later(
+        self, group: str, encoded: E, due_at: float, expiry: float | None, excluded: frozenset[str]
+    ) -> str:
         """Schedule for all members but these; return the ticket."""
 
     def cancel(self, ticket: str) -> bool:

@@ -14,7 +14,7 @@ from channels_sqlite.concurrency import background
 from channels_sqlite.engine import due_messages, engine, trimming
 from channels_sqlite.layers import SqliteChannelLayer, engine_of
 from tests.faults.looking import look_all_the_time, look_until_killed
-from tests.faults.support import Clock, count_messages, next_is_marker, query, receive, receive_numbers
+from tests.faults.support import Clock, count_messages, next_is_marker, query, receive, receive_numbers, write_lock
 from tests.faults.test_full import LARGE, fill
 from tests.processes.evidence import suspend_without_the_lock
 from tests.support import inside
@@ -207,6 +207,21 @@ async def test_what_is_scheduled_is_encrypted(make_layer: LayerFactory, database
     assert await layer.cancel(ticket) is True
     await layer.send_later("jobs", {"text": "a secret"}, delay=0)
     assert await receive(layer, "jobs") == {"text": "a secret"}
+
+
+async def test_a_delay_counts_from_the_call_whoever_holds_the_lock(
+    make_layer: LayerFactory, database: ChannelDatabase, clock: Clock
+) -> None:
+    layer = make_layer()
+    await layer.group_count("nobody")
+    before = clock.time()
+    with write_lock(database.path):
+        sending = asyncio.ensure_future(layer.send_later("jobs", {"n": 1}, delay=HOUR_S))
+        await aeventually(lambda: layer.counters.retried > 0)
+        clock.shift_s += 100
+    await sending
+    [(due_at,)] = query(database.path, "SELECT due_at FROM channels_sqlite_scheduled")
+    assert before + HOUR_S <= due_at < before + HOUR_S + 100
 
 
 async def test_a_clock_that_is_set_back_delays_and_never_repeats(make_layer: LayerFactory, clock: Clock) -> None:
