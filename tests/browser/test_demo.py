@@ -102,7 +102,7 @@ def test_demo_says_when_a_process_dies_and_goes_on_with_the_others(demo: Program
 
 
 def test_demo_takes_other_ports_when_its_own_is_taken(started: Started, tmp_path: Path) -> None:
-    with socket.create_server((HOST, 0)) as taken:
+    with socket.create_server((HOST, free_port())) as taken:
         port = taken.getsockname()[1]
         command = (sys.executable, "manage.py", "demo", "--port", str(port))
         program = started(*command, folder=EXAMPLE, environment=example_environment(tmp_path))

@@ -1,8 +1,10 @@
 """Programs that tests start: servers and commands, with their output in a file and every one ended in the end."""
 
+import random
 import socket
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -14,12 +16,18 @@ READY_DEADLINE_S = 60.0
 END_DEADLINE_S = 15.0
 
 
+SERVED_PORTS = range(10_000, 32_768)
+"""Not those that systems give to whoever connects: such a connection may take the port before its server does, and one
+that looks whether a server is there yet may be connected with itself."""
+
+
 def free_port() -> int:
     """A loopback port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    while True:
+        port = random.choice(SERVED_PORTS)  # other tests look for one as well
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind((HOST, port))
+            return port
 
 
 def listens(port: int) -> bool:
