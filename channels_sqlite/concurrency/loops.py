@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-__all__ = ["call_in", "call_soon_in", "fail", "resolve", "running_loop"]
+__all__ = ["Answers", "call_in", "call_soon_in", "fail", "resolve", "running_loop"]
 
 T = TypeVar("T")
+
+ANSWERED_AT_ONCE = 100  # futures: their tasks take 10 to 25 us each, in one iteration of the loop
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:
@@ -49,3 +52,30 @@ def fail(future: asyncio.Future[T], error: BaseException) -> None:
     """Give a future its error, likewise."""
     if not future.done():
         future.set_exception(error)
+
+
+class Answers:
+    """Futures of one loop that are done: their tasks go on in this order, some in each iteration of the loop.
+
+    `add` is called in any thread, `give` in the loop.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._giving = False  # `_give` is to run in the loop's next iteration
+
+    def add(self, futures: Iterable[asyncio.Future[None]]) -> None:
+        """Put these behind the others; `give` is to follow."""
+        self._waiting.extend(futures)
+
+    def give(self) -> None:
+        """Begin to let the tasks go on; nothing where that is under way."""
+        if not self._giving:
+            self._give()
+
+    def _give(self) -> None:
+        for _ in range(min(ANSWERED_AT_ONCE, len(self._waiting))):
+            resolve(self._waiting.popleft(), None)
+        self._giving = bool(self._waiting)
+        if self._giving:
+            asyncio.get_running_loop().call_soon(self._give)

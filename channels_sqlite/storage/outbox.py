@@ -20,9 +20,10 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar, cast
+from weakref import WeakKeyDictionary
 
 from channels_sqlite.concurrency.background import BackgroundThread
-from channels_sqlite.concurrency.loops import call_in, resolve
+from channels_sqlite.concurrency.loops import Answers, call_in
 from channels_sqlite.exceptions import ChannelDatabaseError, LayerClosedError
 from channels_sqlite.reports import Reports
 from channels_sqlite.sending import INLINE_BYTES
@@ -49,7 +50,6 @@ INLINE_S = 0.001  # of one task's writes in one iteration of its loop, which the
 FIRST_RETRY_S, LAST_RETRY_S = (0.001, 0.005)  # SQLite's own busy handler sleeps up to 0.1 s
 SUSPENDED_S = 0.5  # a pause that takes so much longer than it should
 FLUSH_RETRY_S = 0.001
-RESOLVED_AT_ONCE = 100  # writes: their tasks take 10 to 25 us each, in one iteration of the loop
 
 
 class Outbox:
@@ -65,7 +65,9 @@ class Outbox:
         self._watch_growth: Callable[[], object] = _nothing
         self._growth_told = 0  # bytes
         self._queue: deque[AnyWrite] = deque()
-        self._queue_lock = threading.Lock()  # guards `_queue`, `_offloaded`, `_closed`; nothing is waited for inside
+        # Guards `_queue`, `_offloaded`, `_closed`, `_answers`; nothing is waited for inside.
+        self._queue_lock = threading.Lock()
+        self._answers: WeakKeyDictionary[asyncio.AbstractEventLoop, Answers] = WeakKeyDictionary()
         self._flushing: asyncio.AbstractEventLoop | None = None  # has a _flush scheduled
         # The task whose writes in this iteration of that loop are committed at once, until that monotonic time.
         self._writer: tuple[asyncio.Task[Any] | None, float] = (None, 0.0)
@@ -402,19 +404,16 @@ class Outbox:
             elif write.future is not None and write.loop is not None:
                 by_loop.setdefault(write.loop, []).append(write.future)
         for loop, futures in by_loop.items():
-            call_in(loop, _resolve, loop, futures)  # a closed loop has nobody left who waits
+            with self._queue_lock:
+                answers = self._answers.get(loop)
+                if answers is None:
+                    answers = self._answers[loop] = Answers()
+            answers.add(futures)
+            call_in(loop, answers.give)  # a closed loop has nobody left who waits
 
     def abandon(self) -> None:
         """In a forked child: a thread of the parent may hold the lock for ever."""
         self._queue_lock = threading.Lock()
-
-
-def _resolve(loop: asyncio.AbstractEventLoop, futures: list[asyncio.Future[None]]) -> None:
-    """Let the tasks go on in the order of their writes, in several iterations of the loop where they are many."""
-    for future in futures[:RESOLVED_AT_ONCE]:
-        resolve(future, None)
-    if len(futures) > RESOLVED_AT_ONCE:
-        loop.call_soon(_resolve, loop, futures[RESOLVED_AT_ONCE:])
 
 
 def _nothing() -> None:

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import pytest
 from asgiref.sync import async_to_sync
 
+from channels_sqlite.concurrency.loops import ANSWERED_AT_ONCE, Answers, call_soon_in
 from channels_sqlite.layers import SqliteChannelLayer, engine_of
 from tests.support import inside
 from tests.support.databases import ChannelDatabase
@@ -452,3 +453,25 @@ def test_receivers_of_a_loop_that_ends_with_asyncio_run_are_forgotten(sync_layer
         asyncio.run(leave_some_waiting())
         asyncio.run(sync_layer.send("channel", {"n": number}))
         assert asyncio.run(receive_within(sync_layer, "channel", DEADLINE_S)) == {"n": number}
+
+
+# Many tasks that go on
+
+
+async def test_tasks_go_on_in_order_and_some_at_a_time_however_many_commits_end_at_once() -> None:
+    loop = asyncio.get_running_loop()
+    answers = Answers()
+    futures: list[asyncio.Future[None]] = [loop.create_future() for _ in range(3 * ANSWERED_AT_ONCE)]
+    futures[1].cancel()
+    for start in range(0, len(futures), ANSWERED_AT_ONCE):
+        answers.add(futures[start : start + ANSWERED_AT_ONCE])
+        assert call_soon_in(loop, answers.give)
+    done = []
+    for _ in range(3):
+        await asyncio.sleep(0)
+        done.append([future.done() for future in futures].index(False) if not futures[-1].done() else len(futures))
+    assert done == [ANSWERED_AT_ONCE, 2 * ANSWERED_AT_ONCE, 3 * ANSWERED_AT_ONCE]
+    late: asyncio.Future[None] = loop.create_future()
+    answers.add([late])
+    answers.give()
+    assert late.done()

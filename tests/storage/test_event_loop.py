@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from channels_sqlite.concurrency.loops import ANSWERED_AT_ONCE
 from channels_sqlite.exceptions import ChannelDatabaseError
 from channels_sqlite.layers import SqliteChannelLayer, engine_of
 from tests.faults.support import write_lock
@@ -174,7 +175,7 @@ async def test_the_loop_lags_no_more_while_another_process_holds_the_write_lock(
 async def test_many_writes_that_end_together_let_the_loop_breathe(
     database: ChannelDatabase, make_layer: LayerFactory
 ) -> None:
-    """1,000 tasks that go on in one turn of the loop hold it up for 10 to 25 ms."""
+    """1,000 tasks that go on in one turn of the loop hold it up for 10 to 25 ms, in however many commits they ended."""
     layer = make_layer(capacity=10_000)
     await layer.send("jobs", {"n": -1})
     turns: list[int] = []
@@ -198,7 +199,7 @@ async def test_many_writes_that_end_together_let_the_loop_breathe(
     loop.call_soon(turn)
     await asyncio.gather(*sends)
     turns.append(done)
-    assert max(after - before for before, after in itertools.pairwise([0, *turns])) <= 200
+    assert max(after - before for before, after in itertools.pairwise([0, *turns])) <= ANSWERED_AT_ONCE
     assert [(await layer.receive("jobs"))["n"] for _ in range(1001)] == list(range(-1, 1000))
 
 
