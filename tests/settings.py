@@ -88,7 +88,6 @@ DATABASES: dict[str, dict[str, Any]] = {
                 PRAGMA busy_timeout=20000;
                 PRAGMA cache_size=-64000;
                 PRAGMA temp_store=MEMORY;
-                PRAGMA mmap_size=134217728;
             """,
         },
     },

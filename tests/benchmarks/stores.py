@@ -53,7 +53,6 @@ _SQLITE_OPTIONS = {
         PRAGMA busy_timeout=20000;
         PRAGMA cache_size=-64000;
         PRAGMA temp_store=MEMORY;
-        PRAGMA mmap_size=134217728;
     """,
 }
 """The options that the README recommends."""

@@ -30,7 +30,6 @@ DATABASES = {
                 PRAGMA busy_timeout=20000;
                 PRAGMA cache_size=-64000;
                 PRAGMA temp_store=MEMORY;
-                PRAGMA mmap_size=134217728;
             """,
         },
     },

@@ -299,9 +299,6 @@ def garble(path: Path, start: int, size: int) -> None:
     subprocess.run([sys.executable, "-c", GARBLE, str(path), str(start), str(size)], check=True, timeout=30)
 
 
-@pytest.mark.parametrize(
-    "database", [{}], indirect=True, ids=["no options"]
-)  # without mmap the damage is seen page by page
 async def test_damage_in_place_is_told_and_mended(make_layer: LayerFactory, database: ChannelDatabase) -> None:
     layer, other = make_layer(), make_layer()
     await other.send("elsewhere", {"n": 0})
