@@ -129,6 +129,17 @@ COUNT_RUNNING = f"""
     SELECT count(*) FROM channels_sqlite_queuedtask INDEXED BY channels_sqlite_task_running
     WHERE state = {RUNNING} AND prefix = ? AND backend = ? AND queue = ?
 """
+# Parameters: prefix, backend, queue, prefix, backend, now, queue. Ranges of channels_sqlite_task_ready and, of what is
+# due and was not made ready yet, of channels_sqlite_task_delayed.
+COUNT_DUE = f"""
+    SELECT (
+        SELECT count(*) FROM channels_sqlite_queuedtask INDEXED BY channels_sqlite_task_ready
+        WHERE state = {READY} AND prefix = ? AND backend = ? AND queue = ?
+    ) + (
+        SELECT count(*) FROM channels_sqlite_queuedtask INDEXED BY channels_sqlite_task_delayed
+        WHERE state = {DELAYED} AND prefix = ? AND backend = ? AND due_at <= ? AND queue = ?
+    )
+"""
 # Parameters: worker, worker, now, now, id. Primary key.
 CLAIM_TASK = f"""
     UPDATE channels_sqlite_queuedtask SET
@@ -295,6 +306,12 @@ class Tasks(Table):
     def count_running(self, backend: str, queue: str) -> int:
         """Return how many tasks of a queue run."""
         count: int = self._execute(COUNT_RUNNING, (self._prefix, backend, queue)).fetchone()[0]
+        return count
+
+    def count_due(self, backend: str, queue: str, now: float) -> int:
+        """Return how many tasks of a queue might start."""
+        found = self._execute(COUNT_DUE, (self._prefix, backend, queue, self._prefix, backend, now, queue)).fetchone()
+        count: int = found[0]
         return count
 
     # Running

@@ -19,7 +19,7 @@ from channels_sqlite.tasks.context import Progress, TaskContext
 from channels_sqlite.tasks.queue import TaskQueue
 from channels_sqlite.tasks.results import AnyResult, AnyTask, resolve, result_of
 
-__all__ = ["Start"]
+__all__ = ["Start", "close_connections", "send_finished"]
 
 logger = logging.getLogger(__name__)
 
@@ -103,13 +103,7 @@ class Start:
         return result
 
     def _close_connections(self) -> None:
-        """Hold no connection of Django's between tasks, whatever the task has left open."""
-        for connection in connections.all(initialized_only=True):
-            if connection.in_atomic_block and self._in_test:
-                continue
-            connection.close()
-            if connection.in_atomic_block:  # entered by hand and never left
-                del connections[connection.alias]
+        close_connections(in_test=self._in_test)
 
 
 class Teller:
@@ -128,6 +122,16 @@ class Teller:
         await self._queue.awrite(self._queue.set_progress(self._row, progress))
 
 
+def close_connections(*, in_test: bool = False) -> None:
+    """Hold no connection of Django's between tasks, whatever a task or a receiver has left open; `in_test` as above."""
+    for connection in connections.all(initialized_only=True):
+        if connection.in_atomic_block and in_test:
+            continue
+        connection.close()
+        if connection.in_atomic_block:  # entered by hand and never left
+            del connections[connection.alias]
+
+
 _SENDER = SqliteTaskBackend
 
 
@@ -137,7 +141,7 @@ def _send_finished(result: AnyResult) -> None:
 
 
 def send_finished(queue: TaskQueue, row: TaskRow) -> None:
-    """Tell Django's receivers of a task that failed because its workers died."""
+    """Tell Django's receivers of a task that ended without having run: its workers died, or it was cancelled."""
     try:
         result = result_of(row, queue.codec)
     except Exception as error:  # noqa: BLE001  # there is nothing to tell of: its function is gone

@@ -15,23 +15,21 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import closing, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from types import FrameType
-from typing import IO
+from typing import IO, Any
 
-from channels_sqlite.channel_layers import our_entries
 from channels_sqlite.exceptions import ChannelDatabaseError
-from channels_sqlite.options import Options
 from channels_sqlite.processes.liveness import is_dead, machine_id, remove_traces
 from channels_sqlite.processes.meeting_place import MeetingPlace
-from channels_sqlite.storage.database import Database
-from channels_sqlite.storage.store import Store
+from channels_sqlite.tasks.aside import opened_store
 from channels_sqlite.tasks.backend import SqliteTaskBackend, backend_of
+from channels_sqlite.tasks.status_line import ERASE, StatusLine
 from channels_sqlite.tasks.worker import MAX_TASKS_REACHED, Plan, Worker
 
-__all__ = ["Supervisor", "run_child"]
+__all__ = ["Logging", "Supervisor", "run_child", "set_up_logging"]
 
 logger = logging.getLogger(__name__)
 
@@ -40,12 +38,20 @@ EARLY_S = 5.0  # a child that fails sooner is replaced after a pause
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
 PROGRAM = """
 import json, sys
-plan, sys.path[:] = sys.argv[1], json.loads(sys.argv[2])
+plan, log, sys.path[:] = map(json.loads, sys.argv[1:])
 import django
 django.setup()
 from channels_sqlite.tasks.supervisor import run_child
-sys.exit(run_child(plan))
+sys.exit(run_child(plan, log))
 """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Logging:
+    """What is logged where the project's LOGGING says nothing of it."""
+
+    quiet: bool = False  # troubles alone
+    over_status: bool = False  # on a terminal where a status line stands
 
 
 @dataclass
@@ -59,10 +65,20 @@ class Child:
 class Supervisor:
     """Keeps `processes` workers alive."""
 
-    def __init__(self, backend: SqliteTaskBackend, plan: Plan, processes: int) -> None:
+    def __init__(
+        self,
+        backend: SqliteTaskBackend,
+        plan: Plan,
+        processes: int,
+        log: Logging,
+        status: StatusLine | None = None,
+    ) -> None:
+        """`log`: what the children log; `status`: says from time to time how things stand."""
         self._backend = backend
         self._plan = plan
         self._processes = processes
+        self._log = log
+        self._status = status
         self._children: dict[int, Child] = {}
         self._ended: queue.SimpleQueue[Child | None] = queue.SimpleQueue()
         self._signals: list[int] = []
@@ -76,6 +92,8 @@ class Supervisor:
             for _ in range(self._processes):
                 self._start()
             while self._children or self._replacements:
+                if self._status is not None:
+                    self._status.tick()
                 self._turn()
                 if len(self._signals) > 1:
                     self._end_at_once()
@@ -85,6 +103,8 @@ class Supervisor:
                 _tell_to_stop(child)
             for number, handler in replaced.items():
                 signal.signal(number, handler)
+            if self._status is not None:
+                self._status.close()
         return 0
 
     def _take_signals(self) -> dict[int, Callable[[int, FrameType | None], object] | int | None]:
@@ -123,10 +143,10 @@ class Supervisor:
             *_interpreter_flags(),
             "-c",
             PROGRAM,
-            json.dumps(asdict(self._plan)),
-            json.dumps(sys.path),
+            *map(json.dumps, (asdict(self._plan), asdict(self._log), sys.path)),
         ]
-        process = subprocess.Popen(command, stdin=subprocess.PIPE)
+        passed = () if self._plan.ends is None else (self._plan.ends,)
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=passed)
         child = Child(process, time.monotonic())
         self._children[process.pid] = child
         threading.Thread(target=self._watch, args=(child,), name="channels-worker-watch", daemon=True).start()
@@ -189,13 +209,10 @@ def _interpreter_flags() -> list[str]:
 
 def bury(backend: SqliteTaskBackend, pid: int, *, counted: bool) -> None:
     """Release what a dead child was running, without waiting for the sweep; `counted`: as a crash. Never raises."""
-    [entry] = [entry for entry in our_entries() if entry.alias == backend.task_options.layer]
-    options = Options.from_config(entry.config)
     try:
-        with closing(Database(options.database).connect()) as raw:
-            path: str = raw.execute("PRAGMA database_list").fetchone()[2]
+        with opened_store(backend) as (store, connection):
+            path: str = connection.execute("PRAGMA database_list").fetchone()[2]
             place = MeetingPlace(path, make=False)
-            store = Store(raw, options.prefix)
             here = machine_id()
             store.begin()
             dead = [row for row in store.processes() if row.pid == pid and row.machine == here and is_dead(row, place)]
@@ -209,11 +226,12 @@ def bury(backend: SqliteTaskBackend, pid: int, *, counted: bool) -> None:
         logger.warning("what process %d was running is released by the next sweep: %s", pid, error)
 
 
-def run_child(plan_json: str) -> int:
+def run_child(plan_values: Mapping[str, Any], log_values: Mapping[str, bool]) -> int:  # Any: JSON
     """Be a worker process, started by a supervisor; return the exit code."""
-    values = json.loads(plan_json)
-    plan = Plan(**{**values, "queues": tuple(values["queues"])})
-    set_up_logging()
+    plan = Plan(**{**plan_values, "queues": tuple(plan_values["queues"])})
+    set_up_logging(Logging(**log_values))
+    if plan.ends is not None:
+        os.set_inheritable(plan.ends, False)  # what tasks start has nothing to tell
     worker = Worker(backend_of(plan.backend), plan)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: worker.stop())
@@ -236,11 +254,12 @@ def _wait_for_order(orders: int, stop: Callable[[], object]) -> None:
     stop()
 
 
-def set_up_logging() -> None:
+def set_up_logging(chosen: Logging) -> None:
     """Show what workers do, where the project's LOGGING says nothing of it."""
     package = logging.getLogger("channels_sqlite")
     if not package.hasHandlers():
         handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        before = ERASE if chosen.over_status else ""
+        handler.setFormatter(logging.Formatter(f"{before}%(asctime)s %(levelname)s %(message)s"))
         package.addHandler(handler)
-        package.setLevel(logging.INFO)
+        package.setLevel(logging.WARNING if chosen.quiet else logging.INFO)

@@ -27,8 +27,9 @@ from channels_sqlite.names import task_channel
 from channels_sqlite.storage.tasks import Outcome, TaskRow
 from channels_sqlite.tasks.backend import SqliteTaskBackend
 from channels_sqlite.tasks.queue import Looked, TaskQueue
-from channels_sqlite.tasks.runner import Start, send_finished
+from channels_sqlite.tasks.runner import Start, close_connections, send_finished
 from channels_sqlite.tasks.schedules import Schedules
+from channels_sqlite.tasks.status_line import tell_end
 
 __all__ = ["MAX_TASKS_REACHED", "Plan", "Worker"]
 
@@ -49,6 +50,7 @@ class Plan:
     threads: int
     burst: bool
     max_tasks: int | None
+    ends: int | None = None  # the descriptor that is told of tasks which have ended
 
 
 class Worker:
@@ -152,9 +154,16 @@ class Worker:
         for row in self._queue.write(self._queue.take_untold()):
             if row.state == TaskState.FAILED:
                 logger.error("task %s %s failed: its workers died %d times", row.key, row.path, row.crashes)
-                self._threads.submit(send_finished, self._queue, row)
+                self._count(row)
+                self._threads.submit(self._send_finished, row)
             else:
                 logger.warning("task %s %s waits again: its worker died", row.key, row.path)
+
+    def _send_finished(self, row: TaskRow) -> None:
+        try:
+            send_finished(self._queue, row)
+        finally:
+            close_connections()  # what receivers have opened
 
     def _room(self) -> Mapping[bool, int]:
         """How many coroutine tasks (True) and others (False) may start."""
@@ -210,7 +219,7 @@ class Worker:
         """Write an outcome, however long the database fails: nobody else may run the task meanwhile."""
         while True:
             try:
-                return self._queue.write(self._queue.finish(row, outcome))
+                return self._count(self._queue.write(self._queue.finish(row, outcome)))
             except ChannelDatabaseError as error:
                 engine_of(self._layer).reports.failed("writing what became of a task", error)
                 time.sleep(RETRY_S)
@@ -218,10 +227,16 @@ class Worker:
     async def _afinish(self, row: TaskRow, outcome: Outcome) -> TaskRow | None:
         while True:
             try:
-                return await self._queue.awrite(self._queue.finish(row, outcome))
+                return self._count(await self._queue.awrite(self._queue.finish(row, outcome)))
             except ChannelDatabaseError as error:
                 engine_of(self._layer).reports.failed("writing what became of a task", error)
                 await asyncio.sleep(RETRY_S)
+
+    def _count(self, row: TaskRow | None) -> TaskRow | None:
+        """Have the parent count a task that has ended."""
+        if row is not None and self._plan.ends is not None:
+            tell_end(self._plan.ends, row.state)
+        return row
 
 
 class LoopThread:

@@ -145,6 +145,11 @@ PLANS: dict[str, list[str]] = {
         rf"SEARCH {TASK} USING (COVERING )?INDEX {READY} \(prefix=\? AND backend=\? AND queue=\? AND is_async=\?\)"
     ],
     "COUNT_RUNNING": [rf"SEARCH {TASK} USING (COVERING )?INDEX {RUNNING} \(prefix=\? AND backend=\? AND queue=\?\)"],
+    "COUNT_DUE": [
+        "SCAN CONSTANT ROW",
+        rf"SEARCH {TASK} USING (COVERING )?INDEX {READY} \(prefix=\? AND backend=\? AND queue=\?\)",
+        rf"SEARCH {TASK} USING (COVERING )?INDEX {DELAYED} \(prefix=\? AND backend=\? AND due_at<\?\)",
+    ],
     "CLAIM_TASK": [rf"SEARCH {TASK} {BY_ROWID}"],
     "FINISH": [rf"SEARCH {TASK} {BY_ROWID}"],
     "RELEASE": [rf"SEARCH {TASK} {BY_ROWID}", rf"SCAN {TASK} USING (COVERING )?INDEX {RUNNING}"],  # what runs: few rows

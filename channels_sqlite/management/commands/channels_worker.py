@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import sysconfig
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import django
+from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils import autoreload
@@ -16,7 +21,11 @@ __all__ = ["Command"]
 class Command(BaseCommand):
     """Runs tasks in worker processes until SIGTERM or SIGINT, which let the tasks under way finish."""
 
-    help = "Run the tasks of a TASKS backend of channels_sqlite. A second SIGTERM or SIGINT ends at once."
+    help = (
+        "Run the tasks of a TASKS backend of channels_sqlite. A second SIGTERM or SIGINT ends at once. --verbosity 0 "
+        "logs troubles alone, 1 the start and end of each task, 2 also how much waits, runs, is done and has failed: "
+        "on a terminal in one line that is kept up to date, in place of the lines of tasks."
+    )
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Declare the options."""
@@ -35,6 +44,7 @@ class Command(BaseCommand):
         if django.VERSION < (6, 0):
             raise CommandError(f"tasks need Django 6.0 or newer, and this is {django.get_version()}")
         if options["reload"]:
+            autoreload.autoreload_started.connect(_watch_apps)
             autoreload.run_with_reloader(self._run, **options)
         else:
             self._run(**options)
@@ -42,7 +52,8 @@ class Command(BaseCommand):
     def _run(self, **options: Any) -> None:
         from channels_sqlite.tasks.backend import backend_of
         from channels_sqlite.tasks.schedules import Schedules
-        from channels_sqlite.tasks.supervisor import Supervisor, set_up_logging
+        from channels_sqlite.tasks.status_line import Ends, StatusLine, look_at_queues
+        from channels_sqlite.tasks.supervisor import Logging, Supervisor, set_up_logging
         from channels_sqlite.tasks.worker import Plan, queues_of
 
         try:
@@ -55,17 +66,35 @@ class Command(BaseCommand):
             raise CommandError(
                 f"TASKS[{backend.alias!r}] has no queue {unknown[0]!r}; it has: {sorted(backend.queues)}"
             )
-        set_up_logging()
+        queues = queues_of(backend, options["queue"])
+        status = None
+        if options["verbosity"] >= 2:
+            # Windows hands no descriptors down: there nothing is said of what has ended.
+            ends = Ends() if os.name == "posix" else None
+            status = StatusLine(partial(look_at_queues, backend, queues), ends)
+        over_status = status is not None and status.on_terminal
+        log = Logging(quiet=over_status or not options["verbosity"], over_status=over_status)
+        set_up_logging(log)
         plan = Plan(
             backend=backend.alias,
-            queues=queues_of(backend, options["queue"]),
+            queues=queues,
             threads=options["threads"],
             burst=options["burst"],
             max_tasks=options["max_tasks"],
+            ends=None if status is None else status.descriptor,
         )
-        code = Supervisor(backend, plan, options["processes"]).run()
+        code = Supervisor(backend, plan, options["processes"], log, status).run()
         if code:
             sys.exit(code)
+
+
+def _watch_apps(sender: autoreload.BaseReloader, **_: object) -> None:
+    """Watch all code of the project's apps: worker processes import the tasks, and the reloader's process does not."""
+    installed = tuple(Path(sysconfig.get_path(name)) for name in ("purelib", "platlib"))
+    for app in apps.get_app_configs():
+        folder = Path(app.path)
+        if not any(place in folder.parents for place in installed):
+            sender.watch_dir(folder, "**/*.py")
 
 
 def _count(text: str) -> int:
