@@ -1,8 +1,9 @@
-"""Settings of the example. What makes channels_sqlite work is in the last three sections."""
+"""Settings of the example. What makes channels_sqlite work is in the last four sections."""
 
 import os
 from pathlib import Path
 
+import django
 from django.core.exceptions import ImproperlyConfigured
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -16,6 +17,9 @@ if not DEBUG and SECRET_KEY == DEVELOPMENT_KEY:
     raise ImproperlyConfigured("Set EXAMPLE_SECRET_KEY to a long random string when EXAMPLE_DEBUG is not 1.")
 ALLOWED_HOSTS = ["127.0.0.1", "localhost", "[::1]"]
 
+# Thumbnails are tasks of Django's, which came with Django 6.0. With an older one that app stays out; the rest works.
+HAS_TASKS = django.VERSION >= (6, 0)
+
 INSTALLED_APPS = [
     "daphne",  # first: its runserver, which speaks WebSocket, replaces Django's
     "django.contrib.humanize",
@@ -24,7 +28,7 @@ INSTALLED_APPS = [
     "channels",
     "channels_sqlite",
     "chat",
-    "thumbnails",
+    *(["thumbnails"] if HAS_TASKS else []),
     "demo",
 ]
 MIDDLEWARE = [
@@ -54,6 +58,8 @@ TEMPLATES = [
 STATIC_URL = "static/"
 STATICFILES_DIRS = [BASE_DIR / "static"]
 MEDIA_ROOT = DATA_DIR / "media"
+# A worker rests so many seconds after each thumbnail, so that there is something to watch.
+THUMBNAIL_PAUSE_S = float(os.environ.get("EXAMPLE_PAUSE", "0"))
 # What a page says once, after a form was sent. There are no sessions here.
 MESSAGE_STORAGE = "django.contrib.messages.storage.cookie.CookieStorage"
 
@@ -69,7 +75,7 @@ DATABASES = {
         # Several processes write: each waits for its turn at the beginning of its transaction.
         "OPTIONS": {"timeout": 20, "transaction_mode": "IMMEDIATE", "init_command": "PRAGMA journal_mode=WAL;"},
     },
-    "channels": {  # a database of its own, for messages only
+    "channels": {  # a database of its own, for messages and tasks only
         "ENGINE": "django.db.backends.sqlite3",
         "NAME": DATA_DIR / "channels.sqlite3",
         "OPTIONS": {
@@ -99,9 +105,16 @@ CHANNEL_LAYERS = {
             "auto_trim": True,
         },
     },
-    "work": {  # the same database: a job waits longer for a worker than a line of chat for a page
-        "BACKEND": "channels_sqlite.layers.SqliteChannelLayer",
-        "CONFIG": {"database": "channels", "prefix": "work", "capacity": 1000, "expiry": 86400},
+}
+
+# Run by "manage.py channels_worker". Django before 6.0 knows no such setting.
+TASKS = {
+    "default": {
+        "BACKEND": "channels_sqlite.tasks.SqliteTaskBackend",
+        "OPTIONS": {
+            "layer": "default",  # whose groups are told of progress
+            "schedule": {"forgotten": {"task": "thumbnails.tasks.hand_over_forgotten", "every": 60.0}},
+        },
     },
 }
 

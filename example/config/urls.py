@@ -1,5 +1,6 @@
 """The pages of the site. Each app brings its own ``urls``; config/asgi.py does the same for WebSockets."""
 
+from django.conf import settings
 from django.urls import include, path
 from django.views.generic import RedirectView
 
@@ -10,5 +11,5 @@ urlpatterns = [
     path("chat/", include("chat.urls")),
     # Beside the rooms: below chat/ it would be a room's address.
     path("announce/", announce, name="announce"),
-    path("thumbnails/", include("thumbnails.urls")),
+    *([path("thumbnails/", include("thumbnails.urls"))] if settings.HAS_TASKS else []),
 ]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,6 +18,7 @@ READY_WITHIN_S = 30.0
 STOPPED_WITHIN_S = 10.0
 RETRY_S = 0.05
 WORKER_PAUSE_S = "0.4"
+WORKER_PROCESSES = "2"
 
 
 class StartError(Exception):
@@ -26,9 +28,15 @@ class StartError(Exception):
 class Program:
     """One process that runs ``python`` with ``arguments``."""
 
-    def __init__(self, name: str, arguments: Sequence[str], folder: Path) -> None:
-        """Prepare a process called ``name`` in what is printed, with ``folder`` as its working directory."""
+    def __init__(
+        self, name: str, arguments: Sequence[str], folder: Path, variables: Mapping[str, str] | None = None
+    ) -> None:
+        """Prepare a process called ``name`` in what is printed, with ``folder`` as its working directory.
+
+        ``variables`` are added to those of this process's environment.
+        """
         self.name = name
+        self._environment = {**os.environ, **(variables or {})}
         self._arguments = arguments
         self._folder = folder
         self._process: asyncio.subprocess.Process | None = None
@@ -46,6 +54,7 @@ class Program:
             sys.executable,
             *self._arguments,
             cwd=self._folder,
+            env=self._environment,
             stdin=asyncio.subprocess.DEVNULL,
             start_new_session=True,
         )
@@ -96,17 +105,19 @@ class Server(Program):
 
 
 class Worker(Program):
-    """One process that makes thumbnails, slowly enough to watch."""
+    """One worker with two processes that run tasks: thumbnails, slowly enough to watch."""
 
     def __init__(self, folder: Path) -> None:
         """Prepare the worker."""
-        super().__init__("The worker", ("manage.py", "worker", "--verbosity", "0", "--pause", WORKER_PAUSE_S), folder)
+        options = ("--verbosity", "0", "--processes", WORKER_PROCESSES)
+        variables = {"EXAMPLE_PAUSE": WORKER_PAUSE_S}
+        super().__init__("The worker", ("manage.py", "channels_worker", *options), folder, variables)
 
 
-async def serve(servers: Sequence[Server], worker: Worker, say: Callable[[str], object], greeting: str) -> bool:
+async def serve(servers: Sequence[Server], worker: Worker | None, say: Callable[[str], object], greeting: str) -> bool:
     """Run ``servers`` and ``worker`` until this process gets SIGINT, SIGTERM or SIGHUP, and stop them.
 
-    ``say`` prints a line: ``greeting`` once all servers are ready, and a sentence for each process that ends. Returns
+    ``worker`` is None where there is nothing to work on. ``say`` prints a line: ``greeting`` once all servers are ready, and a sentence for each process that ends. Returns
     True if it was stopped by a signal, False if all the servers have ended by themselves. Raises StartError if one does
     not start; nothing is left running then.
     """
@@ -127,12 +138,16 @@ async def serve(servers: Sequence[Server], worker: Worker, say: Callable[[str], 
         for task in (stopping, running):
             task.cancel()
         await asyncio.gather(stopping, running, return_exceptions=True)
-        await asyncio.gather(*(program.stop() for program in (*servers, worker)))
+        await asyncio.gather(*(program.stop() for program in _all(servers, worker)))
 
 
-async def _run(servers: Sequence[Server], worker: Worker, say: Callable[[str], object], greeting: str) -> None:
+def _all(servers: Sequence[Server], worker: Worker | None) -> list[Program]:
+    return [*servers, *([] if worker is None else [worker])]
+
+
+async def _run(servers: Sequence[Server], worker: Worker | None, say: Callable[[str], object], greeting: str) -> None:
     """Start all of them, say the greeting, and return when the last server has ended."""
-    for program in (*servers, worker):
+    for program in _all(servers, worker):
         await program.start()
     await asyncio.gather(*(server.ready() for server in servers))
     say(greeting)
@@ -147,9 +162,10 @@ async def _run(servers: Sequence[Server], worker: Worker, say: Callable[[str], o
         watching.cancel()
 
 
-async def _watch(worker: Worker, say: Callable[[str], object]) -> None:
-    """Say when the worker has ended: the site goes on, and its jobs wait."""
-    say(f"{await worker.ended()} Uploads wait until another one is started: manage.py worker")
+async def _watch(worker: Worker | None, say: Callable[[str], object]) -> None:
+    """Say when the worker has ended: the site goes on, and its tasks wait."""
+    if worker is not None:
+        say(f"{await worker.ended()} Uploads wait until another one is started: manage.py channels_worker")
 
 
 async def _accepts_connections(port: int) -> bool:

@@ -1,21 +1,22 @@
-"""Every message about thumbnails and its shape, and the channel and groups that carry them."""
+"""What pages about thumbnails are told, and the groups that carry it."""
 
 from __future__ import annotations
 
 from typing import Literal, TypedDict
 
-from channels_sqlite import Channel, Group
+from channels_sqlite import Group
 
 __all__ = [
-    "JobProgress",
+    "JobShown",
     "JobState",
-    "MakeThumbnails",
+    "NewTask",
     "Snapshot",
     "StateName",
+    "TaskProgress",
+    "TaskStatus",
     "Thumbnail",
-    "all_jobs",
-    "one_job",
-    "thumbnails_to_make",
+    "new_tasks",
+    "news_of",
 ]
 
 StateName = Literal["waiting", "working", "done", "failed"]
@@ -31,56 +32,58 @@ class Thumbnail(TypedDict):
 
 
 class JobState(TypedDict):
-    """All that a page shows of a job.
-
-    ``revision`` grows with every change, so that a page can tell news from what it knows already; ``idle_s`` is the
-    time in seconds since the latest change.
-    """
+    """All that a page shows of a job. ``task`` is the id of its latest task, "" before there is one."""
 
     id: int
     name: str
     width: int
     height: int
     bytes: int
+    task: str
     state: StateName
     steps: int
     thumbnails: list[Thumbnail]
+    note: str
     error: str
-    worker_pid: int | None
-    revision: int
-    idle_s: float
 
 
-# Through the channel layer.
+# Through the channel layer, to consumers.
 
 
-class MakeThumbnails(TypedDict):
-    """From a view to one worker: do this job, if it is still as it was at ``revision``."""
+class NewTask(TypedDict):
+    """A job was handed to the workers, for the first time or once more; see receivers.py."""
 
-    type: Literal["thumbnails.make"]
+    type: Literal["task.new"]
     job: int
-    revision: int
 
 
-class JobProgress(TypedDict):
-    """From a view or a worker to the pages that show the job; handled by the consumer's method job_progress."""
+class TaskProgress(TypedDict):
+    """From the package, at each ``context.progress(...)`` of a task; pages get it as it is."""
 
-    type: Literal["job.progress"]
-    job: JobState
-
-
-# "work" is a second layer in the same database, whose messages wait for a worker for a day; see settings.py.
-thumbnails_to_make: Channel[MakeThumbnails] = Channel("thumbnails", layer="work")
-
-all_jobs: Group[JobProgress] = Group("thumbnails.jobs")
+    type: Literal["task.progress"]
+    id: str
+    done: float
+    total: float
+    note: str
 
 
-def one_job(job: int) -> Group[JobProgress]:
-    """Return the group of the pages that show one job alone."""
-    return Group(f"thumbnails.job.{job}")
+class TaskStatus(TypedDict):
+    """From the package, at each change of a task's status: READY, RUNNING, SUCCESSFUL or FAILED."""
+
+    type: Literal["task.status"]
+    id: str
+    status: str
 
 
-# From a consumer to its page. From a page comes {"type": "look"} alone: it asks for a new snapshot.
+new_tasks: Group[NewTask] = Group("thumbnails.new")
+
+
+def news_of(task: str) -> Group[TaskProgress | TaskStatus]:
+    """Return the group that the package tells of a task. It must be on the layer that TASKS names."""
+    return Group(f"task.{task}")
+
+
+# From a consumer to its page, beside TaskProgress. From a page comes {"type": "look"} alone: it asks for a snapshot.
 
 
 class Snapshot(TypedDict):
@@ -89,3 +92,10 @@ class Snapshot(TypedDict):
     type: Literal["snapshot"]
     pid: int
     jobs: list[JobState]
+
+
+class JobShown(TypedDict):
+    """How one job stands, after a change."""
+
+    type: Literal["job"]
+    job: JobState

@@ -1,28 +1,20 @@
-"""What is kept of a job. The row is the truth; messages only say that there is something to do or to look at."""
+"""What is kept of a picture. How far the work on it is, its task knows."""
 
 from __future__ import annotations
 
 import uuid
 from pathlib import Path
-from typing import cast
 
-from django.db import models
+from django.db import models, transaction
 from django.utils import timezone
 from typing_extensions import override
 
-from thumbnails.messages import JobState, StateName, Thumbnail
+from thumbnails.messages import Thumbnail
 
-__all__ = ["INTERRUPTED_AFTER_S", "SIZES", "Job", "JobChangedError"]
+__all__ = ["SIZES", "Job"]
 
-# The longest side of each thumbnail in pixels. Largest first: each is made from the one before.
+# The longest side of each thumbnail in pixels.
 SIZES = (1280, 960, 640, 320, 160, 80)
-
-# A job that is not finished and has not changed for this long may have lost its worker, and may be run again.
-INTERRUPTED_AFTER_S = 10
-
-
-class JobChangedError(Exception):
-    """Somebody else has changed the job since this object read it."""
 
 
 def new_path(job: Job, filename: str) -> str:
@@ -33,25 +25,15 @@ def new_path(job: Job, filename: str) -> str:
 class Job(models.Model):
     """A picture, and the thumbnails that have been made of it so far."""
 
-    class State(models.TextChoices):
-        """How far a job is."""
-
-        WAITING = "waiting"
-        WORKING = "working"
-        DONE = "done"
-        FAILED = "failed"
-
     name = models.CharField(max_length=100, help_text="the file's name where it came from")
     picture = models.FileField(upload_to=new_path)
     size_bytes = models.PositiveIntegerField()
     width = models.PositiveIntegerField()
     height = models.PositiveIntegerField()
-    state = models.CharField(max_length=10, choices=State.choices, default=State.WAITING)
     thumbnails = models.JSONField(default=list)
-    error = models.CharField(max_length=200, blank=True)
-    worker_pid = models.PositiveIntegerField(null=True)
-    revision = models.PositiveIntegerField(default=1, help_text="counts changes")
-    changed_at = models.DateTimeField(default=timezone.now)
+    error = models.CharField(max_length=200, blank=True, help_text="why the latest start failed, for its sender")
+    task = models.CharField(max_length=64, blank=True, help_text="the id of the latest task; see receivers.py")
+    created_at = models.DateTimeField(default=timezone.now)
 
     @override
     def __str__(self) -> str:
@@ -65,60 +47,24 @@ class Job(models.Model):
         return [size for size in SIZES if size < longest] or [SIZES[-1]]
 
     @property
-    def idle_s(self) -> float:
-        """Seconds since the latest change."""
-        return max(0.0, (timezone.now() - self.changed_at).total_seconds())
-
-    @property
-    def may_run_again(self) -> bool:
-        """Whether the job looks as if its worker were gone, or its message lost."""
-        return self.state in {self.State.WAITING, self.State.WORKING} and self.idle_s >= INTERRUPTED_AFTER_S
+    def sizes_to_make(self) -> list[int]:
+        """Those of them that are not there yet."""
+        made = {thumbnail["size"] for thumbnail in self.thumbnails}
+        return [size for size in self.sizes if size not in made]
 
     def path_of(self, size: int) -> Path:
         """Return where the thumbnail of that size is, or will be."""
         return Path(self.picture.path).with_name(f"{size}.webp")
 
-    def as_message(self) -> JobState:
-        """Return what pages show of this job."""
-        return {
-            "id": self.pk,
-            "name": self.name,
-            "width": self.width,
-            "height": self.height,
-            "bytes": self.size_bytes,
-            "state": cast("StateName", self.State(self.state).value),
-            "steps": len(self.sizes),
-            "thumbnails": self.thumbnails,
-            "error": self.error,
-            "worker_pid": self.worker_pid,
-            "revision": self.revision,
-            "idle_s": self.idle_s,
-        }
+    def add(self, thumbnail: Thumbnail) -> None:
+        """Note that a thumbnail is there. Doing so twice is doing it once."""
+        with transaction.atomic():
+            self.refresh_from_db()
+            others = [one for one in self.thumbnails if one["size"] != thumbnail["size"]]
+            self.thumbnails = sorted([*others, thumbnail], key=lambda one: -one["size"])
+            self.save(update_fields=["thumbnails"])
 
-    def started(self, worker_pid: int) -> None:
-        """Note that a worker has the job in hand. Raises JobChangedError, as all of these do."""
-        self._change(state=self.State.WORKING, worker_pid=worker_pid, thumbnails=[], error="")
-
-    def made(self, thumbnail: Thumbnail) -> None:
-        """Add a thumbnail."""
-        self._change(thumbnails=[*self.thumbnails, thumbnail])
-
-    def finished(self) -> None:
-        """Note that all thumbnails are there."""
-        self._change(state=self.State.DONE)
-
-    def failed(self, error: str) -> None:
-        """Note why there will be no thumbnails."""
-        self._change(state=self.State.FAILED, error=error)
-
-    def reset(self) -> None:
-        """Put the job back to its beginning. A worker that still has it in hand cannot change it any more."""
-        self._change(state=self.State.WAITING, worker_pid=None, thumbnails=[], error="")
-
-    def _change(self, **values: object) -> None:
-        """Write ``values``, in one statement that does nothing if the row has another revision than this object."""
-        values = {**values, "revision": self.revision + 1, "changed_at": timezone.now()}
-        if not Job.objects.filter(pk=self.pk, revision=self.revision).update(**values):
-            raise JobChangedError(f"job {self} has changed since revision {self.revision}")
-        for name, value in values.items():
-            setattr(self, name, value)
+    def explain(self, error: str) -> None:
+        """Note why a start failed; "": it did not."""
+        self.error = error
+        self.save(update_fields=["error"])

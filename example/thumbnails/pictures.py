@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from pathlib import Path
 from typing import IO
 
@@ -61,8 +62,8 @@ def read_picture(path: Path) -> Image.Image:
 def save_thumbnail(picture: Image.Image, size: int, path: Path) -> Thumbnail:
     """Shrink ``picture`` in place until its longest side is ``size``, save it as WebP and return what came out."""
     picture.thumbnail((size, size))
-    # A page may be reading the file of an earlier run.
-    unfinished = path.with_suffix(".part")
+    # A page may be reading the file of an earlier start.
+    unfinished = path.with_suffix(f".{uuid.uuid4().hex}")
     picture.save(unfinished, format="WEBP", quality=80)
     unfinished.replace(path)
     return {"size": size, "width": picture.width, "height": picture.height, "bytes": path.stat().st_size}

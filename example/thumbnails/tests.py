@@ -1,4 +1,4 @@
-"""What views and worker do, without processes and without a browser: ``manage.py test``."""
+"""What views and tasks do, without processes and without a browser: ``manage.py test``."""
 
 from __future__ import annotations
 
@@ -7,24 +7,26 @@ import shutil
 import tempfile
 from datetime import timedelta
 from pathlib import Path
+from unittest import mock
 
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.http import HttpResponseBase
+from django.tasks import TaskResultStatus
 from django.test import TestCase, override_settings
 from django.utils import timezone
 from PIL import Image
 from typing_extensions import override
 
 from channels_sqlite import Channel
-from thumbnails import work
+from channels_sqlite.tasks import Progress, progress_of
+from channels_sqlite.testing import IsolatedChannelLayersMixin, run_tasks
 from thumbnails.forms import MAX_UPLOAD_BYTES
-from thumbnails.messages import JobProgress, MakeThumbnails, all_jobs, thumbnails_to_make
-from thumbnails.models import INTERRUPTED_AFTER_S, Job, JobChangedError
+from thumbnails.messages import NewTask, TaskProgress, TaskStatus, new_tasks, news_of
+from thumbnails.models import Job
+from thumbnails.snapshots import job_state
+from thumbnails.tasks import hand_over_forgotten, make_thumbnails
 
-# Channels' own layer in place of ours: views and worker work over any, and these tests need nothing cleaned up.
-IN_MEMORY = {"BACKEND": "channels.layers.InMemoryChannelLayer"}
-
-listener: Channel[JobProgress] = Channel("listener")
+page: Channel[NewTask | TaskProgress | TaskStatus] = Channel("page")
 
 
 def picture(width: int, height: int, mode: str = "RGB", **options: object) -> bytes:
@@ -34,15 +36,14 @@ def picture(width: int, height: int, mode: str = "RGB", **options: object) -> by
     return file.getvalue()
 
 
-class JobTests(TestCase):
-    """From an upload to its thumbnails."""
+class JobTests(IsolatedChannelLayersMixin, TestCase):
+    """From an upload to its thumbnails. Each test has messages and tasks of its own."""
 
     @override
     def setUp(self) -> None:
         self.folder = tempfile.mkdtemp()
         self.addCleanup(shutil.rmtree, self.folder)
-        # Here rather than above the class, so that each test has layers of its own.
-        own = override_settings(MEDIA_ROOT=self.folder, CHANNEL_LAYERS={"default": IN_MEMORY, "work": IN_MEMORY})
+        own = override_settings(MEDIA_ROOT=self.folder)
         own.enable()
         self.addCleanup(own.disable)
 
@@ -50,33 +51,33 @@ class JobTests(TestCase):
         with self.captureOnCommitCallbacks(execute=commit):
             return self.client.post("/thumbnails/", {"picture": SimpleUploadedFile("a.png", content)})
 
-    def next_message(self) -> MakeThumbnails:
-        return thumbnails_to_make.receive(timeout=0)
-
-    def assert_no_message(self) -> None:
-        with self.assertRaises(TimeoutError):
-            self.next_message()
-
-    def uploaded_job(self, width: int = 400, height: int = 200) -> Job:
-        self.upload(picture(width, height))
+    def uploaded_job(self, content: bytes) -> Job:
+        self.upload(content)
         return Job.objects.get()
 
-    def let_time_pass(self, job: Job) -> None:
-        long_ago = timezone.now() - timedelta(seconds=INTERRUPTED_AFTER_S + 1)
-        Job.objects.filter(pk=job.pk).update(changed_at=long_ago)
+    def retry(self, job: Job) -> None:
+        with self.captureOnCommitCallbacks(execute=True):
+            self.client.post(f"/thumbnails/{job.pk}/retry/")
+
+    def assert_state(self, job: Job, state: str, error: str = "") -> None:
+        job.refresh_from_db()
+        found = job_state(job)
+        self.assertEqual(found["state"], state)
+        self.assertIn(error, found["error"])
 
     def test_upload_is_handed_over_on_commit(self) -> None:
-        all_jobs.add("listener")
+        new_tasks.add("page")
         response = self.upload(picture(400, 200))
         job = Job.objects.get()
         self.assertRedirects(response, f"/thumbnails/{job.pk}/")
-        self.assertEqual(self.next_message(), {"type": "thumbnails.make", "job": job.pk, "revision": 1})
-        self.assertEqual(listener.receive(timeout=0)["job"]["state"], "waiting")
+        self.assertEqual(page.receive(timeout=0), {"type": "task.new", "job": job.pk})
+        self.assertEqual(make_thumbnails.get_result(job.task).args, [job.pk])
+        self.assert_state(job, "waiting")
 
-    def test_nothing_is_sent_before_the_commit(self) -> None:
+    def test_nothing_is_handed_over_before_the_commit(self) -> None:
         self.upload(picture(400, 200), commit=False)
-        self.assertEqual(Job.objects.count(), 1)
-        self.assert_no_message()
+        self.assertEqual(Job.objects.get().task, "")
+        self.assertEqual(run_tasks(), [])
 
     def test_bad_uploads_leave_nothing_behind(self) -> None:
         bad = {
@@ -91,69 +92,93 @@ class JobTests(TestCase):
         self.assertContains(self.client.post("/thumbnails/"), "Choose a picture first")
         self.assertFalse(Job.objects.exists())
         self.assertEqual(list(Path(self.folder).iterdir()), [])
-        self.assert_no_message()
+        self.assertEqual(run_tasks(), [])
 
-    def test_worker_makes_every_size_and_tells_each_step(self) -> None:
-        job = self.uploaded_job(400, 200)
-        all_jobs.add("listener")
-        work.do(self.next_message())
-        job.refresh_from_db()
-        self.assertEqual(job.state, "done")
+    def test_task_makes_every_size_and_tells_each_step(self) -> None:
+        job = self.uploaded_job(picture(400, 200))
+        news_of(job.task).add("page")
+        [result] = run_tasks()
+        self.assertEqual(result.return_value, 3)
+        self.assert_state(job, "done")
         self.assertEqual([(one["width"], one["height"]) for one in job.thumbnails], [(320, 160), (160, 80), (80, 40)])
         for thumbnail in job.thumbnails:
             answer = self.client.get(f"/thumbnails/{job.pk}/{thumbnail['size']}.webp")
             self.assertEqual(len(answer.content), thumbnail["bytes"])
             self.assertEqual(Image.open(io.BytesIO(answer.content)).size, (thumbnail["width"], thumbnail["height"]))
-        told = [listener.receive(timeout=0)["job"] for _ in range(5)]
-        self.assertEqual([len(one["thumbnails"]) for one in told], [0, 1, 2, 3, 3])
-        self.assertEqual([one["revision"] for one in told], [2, 3, 4, 5, 6])
-        self.assertEqual(told[-1]["state"], "done")
+        told = [page.receive(timeout=0) for _ in range(6)]
+        self.assertEqual([one["done"] for one in told if one["type"] == "task.progress"], [0, 1, 2, 3])
+        self.assertEqual([one["status"] for one in told if one["type"] == "task.status"], ["RUNNING", "SUCCESSFUL"])
 
     def test_pictures_from_phones_are_upright(self) -> None:
         exif = Image.Exif()
         exif[0x0112] = 6  # to be turned by a quarter
-        self.upload(picture(400, 200, exif=exif))
-        work.do(self.next_message())
-        job = Job.objects.get()
+        job = self.uploaded_job(picture(400, 200, exif=exif))
+        run_tasks()
+        self.assert_state(job, "done")
         self.assertEqual((job.width, job.height), (200, 400))
         self.assertEqual((job.thumbnails[0]["width"], job.thumbnails[0]["height"]), (160, 320))
 
-    def test_damaged_picture_fails_with_a_reason(self) -> None:
-        self.upload(picture(400, 200)[:60])
-        work.do(self.next_message())
+    def test_damaged_picture_fails_with_a_reason_and_can_be_tried_again(self) -> None:
+        content = picture(400, 200)
+        job = self.uploaded_job(content[:60])
+        [result] = run_tasks()
+        self.assertEqual((result.status, result.attempts), (TaskResultStatus.FAILED, 1))
+        self.assert_state(job, "failed", "damaged")
+
+        Path(job.picture.path).write_bytes(content)
+        self.retry(job)
+        self.assert_state(job, "waiting")
+        run_tasks()
+        self.assert_state(job, "done")
+        self.retry(job)  # there is nothing to try
+        self.assertEqual(run_tasks(), [])
+
+    def test_what_nobody_foresaw_is_shown_by_its_name(self) -> None:
+        job = self.uploaded_job(picture(400, 200))
+        with mock.patch("thumbnails.tasks.save_thumbnail", side_effect=RuntimeError("of this test")):
+            run_tasks()
+        self.assert_state(job, "failed", "Something went wrong (RuntimeError).")
+
+    def test_task_that_starts_again_goes_on_behind_what_is_there(self) -> None:
+        job = self.uploaded_job(picture(400, 200))
+        job.add({"size": 320, "width": 1, "height": 1, "bytes": 1})  # by the start that was cut short
+        run_tasks()
+        self.assert_state(job, "done")
+        self.assertEqual([(one["size"], one["width"]) for one in job.thumbnails], [(320, 1), (160, 160), (80, 80)])
+        result = make_thumbnails.get_result(job.task)
+        progress = progress_of(result)
+        assert isinstance(progress, Progress)
+        self.assertEqual((progress.done, progress.total), (3, 3))
+        # Done twice, it is done once.
+        before = Job.objects.values("thumbnails").get()
+        make_thumbnails.enqueue(job.pk)
+        run_tasks()
+        self.assertEqual(Job.objects.values("thumbnails").get(), before)
+
+    def test_a_button_pressed_in_two_tabs_enqueues_one_task(self) -> None:
+        job = self.uploaded_job(picture(400, 200)[:60])
+        run_tasks()
+        for _ in range(2):
+            self.retry(job)
+        self.assertEqual(len(run_tasks()), 1)
+
+    def test_job_that_a_killed_server_has_not_handed_over_is_found(self) -> None:
+        self.upload(picture(400, 200), commit=False)
         job = Job.objects.get()
-        self.assertEqual(job.state, "failed")
-        self.assertIn("damaged", job.error)
-
-    def test_message_that_comes_twice_is_done_once(self) -> None:
-        self.uploaded_job()
-        message = self.next_message()
-        work.do(message)
-        before = Job.objects.values().get()
-        work.do(message)
-        self.assertEqual(Job.objects.values().get(), before)
-
-    def test_job_without_progress_may_be_run_again(self) -> None:
-        job = self.uploaded_job()
-        self.next_message()
-        job.started(worker_pid=1)
-        address = f"/thumbnails/{job.pk}/again/"
+        hand_over_forgotten.enqueue()
         with self.captureOnCommitCallbacks(execute=True):
-            self.client.post(address)
-        self.assert_no_message()
+            run_tasks()
+        self.assert_state(job, "waiting")
+        self.assertEqual(job.task, "", "it may be about to be handed over")
 
-        self.let_time_pass(job)
-        for _ in range(2):  # pressed in two tabs
-            with self.captureOnCommitCallbacks(execute=True):
-                self.client.post(address)
-        work.do(self.next_message())
-        self.assertEqual(Job.objects.get().state, "done")
-        self.assert_no_message()
-        # The first worker lives after all: it can do no harm.
-        with self.assertRaises(JobChangedError):
-            job.made({"size": 80, "width": 1, "height": 1, "bytes": 1})
+        Job.objects.update(created_at=timezone.now() - timedelta(minutes=2))
+        hand_over_forgotten.enqueue()
+        with self.captureOnCommitCallbacks(execute=True):
+            run_tasks()
+        run_tasks()
+        self.assert_state(job, "done")
 
     def test_only_thumbnails_are_sent(self) -> None:
-        job = self.uploaded_job(400, 200)
+        job = self.uploaded_job(picture(400, 200))
         for name in ("320.webp", "640.webp", "1.webp", "picture"):
             self.assertEqual(self.client.get(f"/thumbnails/{job.pk}/{name}").status_code, 404, name)

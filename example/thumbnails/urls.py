@@ -9,6 +9,6 @@ app_name = "thumbnails"
 urlpatterns = [
     path("", views.job_list, name="jobs"),
     path("<int:job>/", views.job_page, name="job"),
-    path("<int:job>/again/", views.run_again, name="again"),
+    path("<int:job>/retry/", views.retry, name="retry"),
     path("<int:job>/<int:size>.webp", views.thumbnail, name="thumbnail"),
 ]

@@ -360,7 +360,7 @@ def test_commands_for_contributors_name_what_exists() -> None:
 
 
 def test_commands_of_the_example_exist() -> None:
-    names = {"migrate", "runserver"}  # Django's
+    names = {"migrate", "runserver", *COMMANDS}  # the first two are Django's
     names |= {path.stem for path in (ROOT / "example").glob("*/management/commands/*.py")}
     texts = "".join(block.text for block in blocks(ROOT / "example" / "README.md"))
     assert set(re.findall(r"manage\.py (\w+)", texts)) <= names

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import django
 from django.conf import settings
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
@@ -17,11 +18,14 @@ SERVERS = 2
 
 
 class Command(BaseCommand):
-    """Migrates both databases and runs two servers and a worker, processes that share one channel layer."""
+    """Migrates both databases and runs two servers and a worker, processes that share one SQLite file.
+
+    With a Django before 6.0, which knows no tasks, there is no worker.
+    """
 
     help = (
-        "Migrate both databases, start two server processes and a worker on this machine and print where to look. "
-        "Ctrl-C stops them."
+        "Migrate both databases, start two server processes and a worker with two processes on this machine, and print "
+        "where to look. Ctrl-C stops them."
     )
 
     @override
@@ -41,8 +45,9 @@ class Command(BaseCommand):
         servers = [
             Server(number, port, settings.BASE_DIR) for number, port in enumerate(free_ports(port, SERVERS), start=1)
         ]
+        worker = Worker(settings.BASE_DIR) if settings.HAS_TASKS else None
         try:
-            stopped = asyncio.run(serve(servers, Worker(settings.BASE_DIR), self._say, _greeting(servers)))
+            stopped = asyncio.run(serve(servers, worker, self._say, _greeting(servers, worker)))
         except StartError as error:
             raise CommandError(str(error)) from error
         except KeyboardInterrupt:
@@ -56,11 +61,14 @@ class Command(BaseCommand):
         self.stdout.flush()
 
 
-def _greeting(servers: list[Server]) -> str:
+def _greeting(servers: list[Server], worker: Worker | None) -> str:
     """Return what to do now, with an address per server."""
     addresses = "\n".join(f"  {server.url}/chat" for server in servers)
-    advice = (
-        "Two server processes and a worker are running. Open both addresses, side by side, and enter the same room:"
+    running = (
+        "Two server processes are running." if worker is None else "Two server processes and a worker are running."
     )
     pictures = "Then upload a picture under Thumbnails, and watch it at both."
-    return f"\n{advice}\n\n{addresses}\n\n{pictures}\nCtrl-C stops them."
+    if worker is None:
+        pictures = f"Thumbnails are tasks, which need Django 6.0 or newer; this is {django.get_version()}."
+    advice = "Open both addresses, side by side, and enter the same room:"
+    return f"\n{running} {advice}\n\n{addresses}\n\n{pictures}\nCtrl-C stops them."

@@ -4,19 +4,18 @@ const number = new Intl.NumberFormat(undefined, { maximumFractionDigits: 1 });
 
 export class JobCard {
   #base;
-  #interruptedAfterMs;
   #job = null;
+  #done = 0; // steps, as far as this page has heard
+  #note = "";
   #heardAt = 0;
   #parts;
 
   /**
    * @param {HTMLTemplateElement} template of the card
    * @param {string} base address of the pages about thumbnails
-   * @param {number} interruptedAfterMs how long an unfinished job may go without news
    */
-  constructor(template, base, interruptedAfterMs) {
+  constructor(template, base) {
     this.#base = base;
-    this.#interruptedAfterMs = interruptedAfterMs;
     this.element = template.content.firstElementChild.cloneNode(true);
     const find = (name) => this.element.querySelector(name);
     this.#parts = {
@@ -28,68 +27,71 @@ export class JobCard {
       bar: find("progress"),
       count: find(".job-count"),
       note: find(".job-note"),
-      again: find(".job-again"),
+      retry: find(".job-retry"),
       thumbnails: find(".thumbnails"),
     };
   }
 
-  /** Whether there may be news that did not reach this page. */
-  get isInterrupted() {
-    if (this.#job === null || isOver(this.#job)) return false;
-    return performance.now() - this.#heardAt >= this.#interruptedAfterMs;
+  /** The id of its latest task; "" before there is one. */
+  get task() {
+    return this.#job.task;
   }
 
-  /** Shows a job's state, unless a later one is shown already: what was read and what was told may overtake each other. */
+  /** For how many milliseconds an unfinished job has been silent. */
+  get silentMs() {
+    return isOver(this.#job) ? 0 : performance.now() - this.#heardAt;
+  }
+
+  /** Shows how a job stands. The server tells that in the order in which it was so. */
   show(job) {
-    if (this.#job !== null && job.revision <= this.#job.revision) return;
     const before = this.#job;
     this.#job = job;
-    this.#heardAt = performance.now() - job.idle_s * 1000;
+    // What was told of this very task may be further than what was read.
+    const known = before !== null && before.task === job.task && !isOver(job) ? this.#done : 0;
+    this.#done = Math.max(known, job.thumbnails.length);
+    this.#note = job.note || (known > 0 ? this.#note : "");
+    this.#heardAt = performance.now();
 
-    const { article, name, facts, bar, count } = this.#parts;
+    const { article, name, state, facts, steps, note, retry } = this.#parts;
     article.dataset.job = job.id;
+    article.dataset.state = job.state;
     name.textContent = job.name;
     name.href = `${this.#base}${job.id}/`;
-    facts.textContent = factsOf(job);
-    const made = job.thumbnails.length;
-    bar.max = job.steps;
-    if (job.state === "waiting") bar.removeAttribute("value"); // the bar of a thing that has not begun
-    else bar.value = made;
-    count.textContent = `${made} of ${job.steps}`;
-    this.#parts.again.action = `${this.#base}${job.id}/again/`;
-    this.#showThumbnails(before);
-    this.look();
-  }
-
-  /** Shows what depends on the time that has passed, too. */
-  look() {
-    const job = this.#job;
-    const { article, state, steps, note, again } = this.#parts;
-    const shown = this.isInterrupted && job.state === "working" ? "interrupted" : job.state;
-    if (article.dataset.state !== shown) {
-      article.dataset.state = shown;
-      state.textContent = { waiting: "Waiting", working: "Working", done: "Done", failed: "Failed" }[shown] ?? "Interrupted";
-    }
+    state.textContent = { waiting: "Waiting", working: "Working", done: "Done", failed: "Failed" }[job.state];
+    facts.textContent = [`${job.width} × ${job.height}`, inBytes(job.bytes)]
+      .map((fact) => fact.replaceAll(" ", "\u00a0")) // lines break between facts, not inside one
+      .join(" · ");
     steps.hidden = isOver(job);
-    again.hidden = !this.isInterrupted;
-    note.textContent = this.#note();
-    note.hidden = note.textContent === "";
+    note.textContent = job.error;
+    note.hidden = job.error === "";
+    retry.hidden = job.state !== "failed";
+    retry.action = `${this.#base}${job.id}/retry/`;
+    this.#showBar();
+    this.#showThumbnails(before);
   }
 
-  #note() {
-    const job = this.#job;
-    if (job.state === "failed") return job.error;
-    if (!this.isInterrupted) return "";
-    if (job.state === "waiting") return "No worker has taken this yet. Is one running? The job waits for it.";
-    return `Process ${job.worker_pid} has made no progress for a while: it was probably stopped in the middle.`;
+  /** Moves the bar: the task has told how far it is. */
+  progress({ done, note }) {
+    if (isOver(this.#job)) return;
+    this.#heardAt = performance.now();
+    this.#done = Math.max(this.#done, done);
+    this.#note = note;
+    this.#showBar();
+  }
+
+  #showBar() {
+    const { bar, count } = this.#parts;
+    bar.max = this.#job.steps;
+    if (this.#job.state === "waiting" && this.#done === 0) bar.removeAttribute("value"); // that of a thing not begun
+    else bar.value = this.#done;
+    count.textContent = [`${this.#done} of ${this.#job.steps}`, this.#note].filter(Boolean).join(", ");
   }
 
   #showThumbnails(before) {
     const { thumbnails } = this.#parts;
     const { id, name, thumbnails: made } = this.#job;
-    // Those shown already stay, so that pictures do not flicker; a job that began again starts with none.
-    const kept = before !== null && before.thumbnails.length <= made.length ? before.thumbnails.length : 0;
-    if (kept === 0) thumbnails.replaceChildren();
+    // Those shown already stay, so that pictures do not flicker.
+    const kept = before === null ? 0 : before.thumbnails.length;
     const template = document.getElementById("thumbnail");
     for (const { size, width, height, bytes } of made.slice(kept)) {
       const item = template.content.firstElementChild.cloneNode(true);
@@ -106,13 +108,6 @@ export class JobCard {
 
 function isOver(job) {
   return job.state === "done" || job.state === "failed";
-}
-
-function factsOf({ width, height, bytes, worker_pid: worker }) {
-  const facts = [`${width} × ${height}`, inBytes(bytes)];
-  if (worker !== null) facts.push(`worker process ${worker}`);
-  // Lines break between facts, not inside one.
-  return facts.map((fact) => fact.replaceAll(" ", "\u00a0")).join(" · ");
 }
 
 /** A number of bytes as people read it: 1.5 KB, 2.3 MB. */

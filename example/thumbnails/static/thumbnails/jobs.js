@@ -3,8 +3,8 @@
 import { ReconnectingSocket } from "../site/reconnecting-socket.js";
 import { JobCard, inBytes } from "./job-card.js";
 
-const LOOK_EVERY_MS = 1_000;
 const ASK_EVERY_MS = 5_000;
+const SILENT_FOR_MS = 10_000;
 const STAY_EVERY_MS = 30 * 60_000;
 
 const LOOK = { type: "look" };
@@ -13,18 +13,21 @@ const find = (id) => document.getElementById(id);
 const list = find("jobs");
 const alone = document.querySelector("main").dataset.job;
 const base = list.dataset.base;
-const interruptedAfterMs = Number(list.dataset.interruptedAfterS) * 1000;
 const cards = new Map(); // job id -> JobCard
 
 function show(job) {
   let card = cards.get(job.id);
   if (card === undefined) {
-    card = new JobCard(find("job-card"), base, interruptedAfterMs);
+    card = new JobCard(find("job-card"), base);
     list.insertBefore(card.element, nextOlder(job.id));
     cards.set(job.id, card);
     find("empty")?.setAttribute("hidden", "");
   }
   card.show(job);
+}
+
+function cardOf(task) {
+  return [...cards.values()].find((card) => card.task === task);
 }
 
 /** Newest first, in whatever order they become known. Returns what a new card is put before; null means the end. */
@@ -41,7 +44,9 @@ function setStatus(state, text) {
 const socket = new ReconnectingSocket(alone === undefined ? "/ws/thumbnails/" : `/ws/thumbnails/${alone}/`, {
   opened() {}, // the server begins with a snapshot
   frame(frame) {
-    if (frame.type === "job.progress") {
+    if (frame.type === "task.progress") {
+      cardOf(frame.id)?.progress(frame);
+    } else if (frame.type === "job") {
       show(frame.job);
     } else if (frame.type === "snapshot") {
       frame.jobs.forEach(show);
@@ -56,10 +61,9 @@ const socket = new ReconnectingSocket(alone === undefined ? "/ws/thumbnails/" : 
 
 JSON.parse(find("known-jobs").textContent).forEach(show);
 socket.connect();
-setInterval(() => cards.forEach((card) => card.look()), LOOK_EVERY_MS);
 // A channel layer delivers at most once. Whoever waits for news for long asks whether there are any.
 setInterval(() => {
-  if ([...cards.values()].some((card) => card.isInterrupted)) socket.send(LOOK);
+  if ([...cards.values()].some((card) => card.silentMs >= SILENT_FOR_MS)) socket.send(LOOK);
 }, ASK_EVERY_MS);
 // Asking also renews the page's membership in its group, which does not last for ever.
 setInterval(() => socket.send(LOOK), STAY_EVERY_MS);
