@@ -117,9 +117,9 @@ class Worker(Program):
 async def serve(servers: Sequence[Server], worker: Worker | None, say: Callable[[str], object], greeting: str) -> bool:
     """Run ``servers`` and ``worker`` until this process gets SIGINT, SIGTERM or SIGHUP, and stop them.
 
-    ``worker`` is None where there is nothing to work on. ``say`` prints a line: ``greeting`` once all servers are ready, and a sentence for each process that ends. Returns
-    True if it was stopped by a signal, False if all the servers have ended by themselves. Raises StartError if one does
-    not start; nothing is left running then.
+    ``worker`` is None where there is nothing to work on. ``say`` prints a line: ``greeting`` once all servers are
+    ready, and a sentence for each process that ends. Returns True if it was stopped by a signal, False if all the
+    servers have ended by themselves. Raises StartError if one does not start; nothing is left running then.
     """
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -5,15 +5,19 @@ import re
 import shutil
 import subprocess
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
+
+import psutil
 
 import channels_sqlite
 from tests.support.processes import ROOT
-from tests.support.programs import HOST, READY_DEADLINE_S, Program, free_port, listens
+from tests.support.programs import HOST, READY_DEADLINE_S, Program, family, free_port, listens
 from tests.support.waiting import eventually
 
 EXAMPLE = ROOT / "example"
+SIZES = (1280, 960, 640, 320, 160, 80)
+"""Of the thumbnails of a picture that is larger than all of them, in the order in which they are made."""
 
 
 def example_environment(data: Path) -> dict[str, str]:
@@ -92,12 +96,30 @@ class Server:
                 self._program.kill()
 
 
-class Worker:
-    """One process that makes thumbnails: `manage.py worker`."""
+class Gate:
+    """What lets the pictures of a worker pass, thumbnail by thumbnail; see `gated`."""
 
-    def __init__(self, data: Path, log: Path) -> None:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def open(self, *sizes: int) -> None:
+        """Let thumbnails of these sizes be made, from now on."""
+        self.folder.mkdir(exist_ok=True)
+        for size in sizes:
+            (self.folder / str(size)).touch()
+
+    def shut(self) -> None:
+        """Let no thumbnail be made."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Worker:
+    """One `manage.py channels_worker`, whose pictures wait at the gate."""
+
+    def __init__(self, data: Path, log: Path, gate: Gate) -> None:
         self._data = data
         self._log = log
+        self._gate = gate
         self._program: Program | None = None
 
     @property
@@ -105,26 +127,48 @@ class Worker:
         assert self._program is not None, "not started"
         return self._program
 
-    def start(self, *, pause_s: float = 0.0) -> None:
-        """Start the process, with a rest of `pause_s` after each thumbnail; return when it waits for jobs."""
-        self._log.unlink(missing_ok=True)
-        command = [sys.executable, "manage.py", "worker", "--pause", str(pause_s)]
-        self._program = Program(command, EXAMPLE, example_environment(self._data), self._log)
-        self._program.prints("waits for pictures")
+    @property
+    def children(self) -> list[psutil.Process]:
+        """The processes that run tasks."""
+        return family(self.program)[1:]
 
-    def kill(self) -> None:
-        self.program.kill()
+    def start(self, *, processes: int = 1) -> None:
+        """Start it, and return when it waits for tasks."""
+        self._log.unlink(missing_ok=True)
+        command = [sys.executable, "manage.py", "channels_worker", "--processes", str(processes)]
+        environment = {
+            **example_environment(self._data),
+            "DJANGO_SETTINGS_MODULE": "tests.browser.gated",
+            "CHANNELS_SQLITE_TESTS_GATE": str(self._gate.folder),
+        }
+        self._program = Program(command, EXAMPLE, environment, self._log)
+        eventually(
+            lambda: self.program.output.count("runs tasks of") == processes or self.program.process.poll() is not None,
+            READY_DEADLINE_S,
+            what=f"{processes} processes that run tasks",
+        )
+        assert self.program.process.poll() is None, f"the worker ended:\n{self.program.output}"
+
+    def kill_child(self) -> int:
+        """SIGKILL for the one process that runs tasks; return its pid."""
+        [child] = self.children
+        child.kill()
+        return child.pid
 
     def stop(self) -> None:
-        """End the process if it still runs; it must end by itself, and well, when asked to."""
+        """End it if it still runs; it must end by itself, and well, when asked to."""
         if self._program is None or self._program.process.poll() is not None:
             return
+        self._gate.open(*SIZES)  # what is under way is finished first
+        processes = family(self._program)
         try:
             code = self._program.terminate()
             assert code == 0, f"the worker ended with {code}:\n{self._program.output}"
         finally:
-            if self._program.process.poll() is None:
-                self._program.kill()
+            for process in processes:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+            psutil.wait_procs(processes, timeout=READY_DEADLINE_S)
 
 
 class Site:
@@ -135,7 +179,8 @@ class Site:
         shutil.copytree(template, self.data)
         self.one = Server(self.data, folder / "server-1.log")
         self.two = Server(self.data, folder / "server-2.log")
-        self.worker = Worker(self.data, folder / "worker.log")
+        self.gate = Gate(folder / "gate")
+        self.worker = Worker(self.data, folder / "worker.log", self.gate)
 
     def start(self) -> None:
         for server in (self.one, self.two):

@@ -9,7 +9,7 @@ from websockets.sync.client import connect
 
 from tests.browser.conftest import VisitorFactory
 from tests.browser.site import Server, Site, complaints, manage
-from tests.browser.visitor import PHONE
+from tests.browser.visitor import DEADLINE_MS, PHONE
 from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.browser, pytest.mark.processes]
@@ -183,6 +183,20 @@ def test_list_of_rooms_leads_into_rooms(site: Site, visitor: VisitorFactory) -> 
     expect(bob.page.locator("#served-by")).to_have_text(str(site.two.pid))
     bob.page.get_by_role("link", name="tea-cake").click()
     expect(bob.page).to_have_url(f"{site.two.url}/chat/tea-cake/")
+
+
+def test_announcement_appears_in_all_open_rooms(site: Site, visitor: VisitorFactory) -> None:
+    ann = visitor("Ann").enter(site.one.url, "red")
+    bob = visitor("Bob").enter(site.two.url, "blue")
+    eve = visitor("Eve", PHONE)
+    eve.page.goto(f"{site.one.url}/announce/")
+    eve.sees_nothing_beyond_the_right_edge()
+    eve.page.get_by_label("Announcement").fill("Tea <b>is</b> ready.")
+    eve.page.get_by_role("button", name="Announce").click()
+    expect(eve.page.get_by_role("status")).to_have_text("Announced in 2 rooms.", timeout=DEADLINE_MS)
+    for someone in (ann, bob):
+        someone.sees_announcement("Tea <b>is</b> ready.")
+        someone.sees_exactly()
 
 
 def test_frames_that_no_page_sends_are_refused(site: Site) -> None:
