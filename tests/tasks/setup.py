@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from tests.support.waiting import eventually
 
 DEADLINE_S = 30.0
 CLOSE_DEADLINE_S = 5.0
+SETTINGS_VARIABLE = "CHANNELS_SQLITE_TESTS_TASKS"
 
 
 class TaskSettings:
@@ -109,19 +110,21 @@ class Worker:
 
     def close(self) -> None:
         """End it, or kill what still runs."""
+        if not self.running:
+            return
+        mine = psutil.Process(self.pid).children(recursive=True)
+        self.signal(signal.SIGCONT)
+        self.signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(CLOSE_DEADLINE_S)
         if self.running:
-            self.signal(signal.SIGCONT)
-            self.signal(signal.SIGTERM)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(CLOSE_DEADLINE_S)
-        if self.running:
-            mine = psutil.Process(self.pid).children(recursive=True)
+            mine += psutil.Process(self.pid).children(recursive=True)
             self._process.kill()
             self._process.wait()
             for child in mine:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     child.kill()
-            psutil.wait_procs(mine, timeout=DEADLINE_S)
+        psutil.wait_procs(mine, timeout=DEADLINE_S)
 
 
 class WorkerFactory:
@@ -132,20 +135,35 @@ class WorkerFactory:
         self._folder = folder
         self._workers: list[Worker] = []
 
-    def __call__(self, *arguments: str, tasks: dict[str, Any] | None = None, ready: bool = True) -> Worker:
-        """Start one; `ready`: and wait until its first child works."""
+    def __call__(
+        self,
+        *arguments: str,
+        tasks: dict[str, Any] | None = None,
+        ready: bool = True,
+        apps: Sequence[str] = (),
+        folder: Path | None = None,
+        config: Mapping[str, object] | None = None,
+        variables: Mapping[str, str] | None = None,
+        terminal: int | None = None,
+    ) -> Worker:
+        """Start one.
+
+        `ready`: wait until its first child works. `apps`: further INSTALLED_APPS, which may be in `folder`. `config`:
+        beyond the CONFIG of the suite's layer. `terminal`: the descriptor of one to print to, instead of the log.
+        """
         log = self._folder / f"worker-{len(self._workers)}.log"
-        given = {
-            "database": str(self._tasks.database.path),
-            "default": str(settings.DATABASES["default"]["NAME"]),
-            "tasks": tasks or settings.TASKS,
-        }
+        path = [str(ROOT), *([] if folder is None else [str(folder)])]
         with log.open("wb") as output:
             process = subprocess.Popen(
                 [sys.executable, "-m", "django", "channels_worker", *arguments, "--settings=tests.tasks.settings"],
-                env={**os.environ, "PYTHONPATH": str(ROOT), "CHANNELS_SQLITE_TESTS_TASKS": json.dumps(given)},
-                stdout=output,
-                stderr=output,
+                env={
+                    **os.environ,
+                    "PYTHONPATH": os.pathsep.join(path),
+                    SETTINGS_VARIABLE: self.settings(tasks, apps, config),
+                    **(variables or {}),
+                },
+                stdout=output if terminal is None else terminal,
+                stderr=output if terminal is None else terminal,
                 stdin=subprocess.DEVNULL,
             )
         worker = Worker(process, log)
@@ -153,6 +171,23 @@ class WorkerFactory:
         if ready:
             worker.until_log("runs tasks of")
         return worker
+
+    def settings(
+        self,
+        tasks: dict[str, Any] | None = None,
+        apps: Sequence[str] = (),
+        config: Mapping[str, object] | None = None,
+    ) -> str:
+        """What `tests.tasks.settings` takes from the environment."""
+        return json.dumps(
+            {
+                "database": str(self._tasks.database.path),
+                "default": str(settings.DATABASES["default"]["NAME"]),
+                "tasks": tasks or settings.TASKS,
+                "apps": list(apps),
+                "config": dict(config or {}),
+            }
+        )
 
     def close(self) -> None:
         for worker in self._workers:

@@ -27,6 +27,7 @@ from channels_sqlite.tasks import (
     SqliteTaskBackend,
     TaskContext,
     await_result,
+    changes,
     progress_of,
     task,
     wait,
@@ -40,6 +41,7 @@ from tests.tasks import functions
 from tests.tasks.setup import DEADLINE_S, TaskSettings, entry, fresh, task_settings
 
 IMMEDIATE = {"default": {"BACKEND": "django.tasks.backends.immediate.ImmediateBackend", "QUEUES": []}}
+DUMMY = {"default": {"BACKEND": "django.tasks.backends.dummy.DummyBackend", "QUEUES": []}}
 
 
 def test_the_backend_says_what_it_supports(tasks: TaskSettings) -> None:
@@ -186,6 +188,15 @@ def _seen_by_another_thread(tasks: TaskSettings, key: str) -> bool:
     thread.start()
     thread.join(DEADLINE_S)
     return seen[0]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_in_any_other_transaction_a_task_is_visible_at_once_and_stays(tasks: TaskSettings) -> None:
+    with pytest.raises(RuntimeError, match="roll back"), transaction.atomic():  # noqa: PT012
+        result = functions.add.enqueue(1)
+        assert _seen_by_another_thread(tasks, result.id) is True
+        raise RuntimeError("roll back")
+    assert fresh(result).status == TaskResultStatus.READY
 
 
 @pytest.mark.django_db(transaction=True, databases=["default", "channels"])
@@ -352,6 +363,17 @@ async def test_the_group_of_a_task_hears_of_its_changes(tasks: TaskSettings) -> 
     ]
 
 
+async def test_the_group_of_a_task_hears_of_what_is_done_to_it_by_hand(tasks: TaskSettings) -> None:
+    layer, queue = tasks.backend.queue.layer, tasks.backend.queue
+    result = await functions.add.aenqueue(2)
+    channel = await layer.new_channel()
+    await layer.group_add(f"task.{result.id}", channel)
+    assert await sync_to_async(changes.cancel)(queue, result.id)
+    assert await sync_to_async(changes.retry)(queue, result.id)
+    heard = [(await asyncio.wait_for(layer.receive(channel), DEADLINE_S))["status"] for _ in range(2)]
+    assert heard == ["FAILED", "READY"]
+
+
 def test_waiting_asks_once_or_ends_with_a_time_out(tasks: TaskSettings) -> None:
     result = functions.add.enqueue(1)
     with pytest.raises(TimeoutError, match="READY after 0 s"):
@@ -374,6 +396,25 @@ async def test_awaiting_a_result(tasks: TaskSettings) -> None:
     assert (await waiting).return_value == 1
     with pytest.raises(SynchronousOnlyOperation):
         wait(await functions.add.aenqueue(1), timeout=1)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_over_a_backend_that_runs_nothing_tasks_are_kept_as_it_says(tasks: TaskSettings) -> None:
+    with override_settings(TASKS=DUMMY):
+        result = functions.add.using(priority=5).enqueue(1, b=2)
+        assert (result.status, result.args, result.kwargs) == (TaskResultStatus.READY, [1], {"b": 2})
+        with transaction.atomic():
+            functions.add.enqueue_on_commit(3)
+            assert len(default_task_backend.results) == 1
+        assert [one.args for one in default_task_backend.results] == [[1], [3]]
+        for refused in (
+            lambda: functions.add.using(unique="x").enqueue(1),
+            lambda: functions.add.enqueue_many([((1,), {})]),
+            lambda: wait(result),
+            lambda: progress_of(result),
+        ):
+            with pytest.raises(NotImplementedError, match="DummyBackend"):
+                refused()
 
 
 @pytest.mark.django_db(transaction=True)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import time
 from datetime import timedelta
 from io import StringIO
@@ -22,8 +25,9 @@ from channels_sqlite.task_models import QueuedTask
 from channels_sqlite.tasks.results import AnyResult
 from channels_sqlite.testing import IsolatedChannelLayersMixin, run_tasks
 from tests.processes.evidence import query
+from tests.support.databases import ROOT
 from tests.tasks import functions
-from tests.tasks.setup import TaskSettings, WorkerFactory, entry, fresh, task_settings
+from tests.tasks.setup import SETTINGS_VARIABLE, TaskSettings, WorkerFactory, entry, fresh, task_settings
 
 
 def run(*arguments: str) -> str:
@@ -74,6 +78,63 @@ def test_a_retry_is_one_more_start_whatever_max_attempts_says(tasks: TaskSetting
         run("channels_tasks", "retry", failed.id)
         run_tasks()
         assert (fresh(failed).status, failed.attempts) == (TaskResultStatus.FAILED, 2)
+
+
+def test_a_retry_asks_nobody_whether_the_task_is_unique(tasks: TaskSettings) -> None:
+    unique = functions.fail.using(unique="one")
+    failed = unique.enqueue("no")
+    run_tasks()
+    other = unique.enqueue("no")
+    assert other.id != failed.id
+    run("channels_tasks", "retry", failed.id)
+    assert fresh(failed).status == fresh(other).status == TaskResultStatus.READY
+
+
+@pytest.mark.processes
+def test_what_cannot_be_done_ends_with_1(tasks: TaskSettings, start_worker: WorkerFactory) -> None:
+    done = functions.add.enqueue(1)
+    run_tasks()
+    for arguments in (("retry", done.id), ("cancel", done.id), ("cancel", "nonsense")):
+        finished = manage("channels_tasks", *arguments, settings=start_worker.settings())
+        assert finished.returncode == 1
+        assert done.id in finished.stderr or "nonsense" in finished.stderr
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"layer": "nowhere", "backoff": "10"}, ["'layer' is 'nowhere'", "'backoff' is '10'"]),
+        ({"schedule": {"x": {"task": "tests.nowhere.add", "every": 1}}}, ["'tests.nowhere.add' cannot be imported"]),
+        ({"schedule": {"x": {"task": "a.b", "cron": "61 * * * *"}}}, ["cron expression"]),
+        ({"schedule": {"x": {"task": "a.b", "cron": "* * * * *", "tz": "Europe/Nowhere"}}}, ["known time zone"]),
+    ],
+    ids=["options", "path", "expression", "zone"],
+)
+def test_faults_are_found_by_check_though_nobody_imports_tasks_and_end_a_worker(
+    tasks: TaskSettings, start_worker: WorkerFactory, options: dict[str, object], text: list[str]
+) -> None:
+    wrong = start_worker.settings(entry(**options))
+    checked = manage("check", settings=wrong)
+    assert checked.returncode == 1
+    assert "channels_sqlite.E02" in checked.stderr
+    started = manage("channels_worker", "--skip-checks", settings=wrong)
+    assert started.returncode == 1
+    for part in text:
+        assert part in checked.stderr
+        assert part in started.stderr
+
+
+def manage(*arguments: str, settings: str) -> subprocess.CompletedProcess[str]:
+    """A management command in a process of its own, with these settings of a worker."""
+    return subprocess.run(
+        [sys.executable, "-m", "django", *arguments, "--settings=tests.tasks.settings"],
+        env={**os.environ, "PYTHONPATH": str(ROOT), SETTINGS_VARIABLE: settings},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
 
 
 def test_a_waiting_task_is_cancelled(tasks: TaskSettings) -> None:
@@ -221,6 +282,14 @@ def _permission(name: str) -> Permission:
 
 def _act(client: Client, action: str, row: int) -> None:
     client.post("/admin/channels_sqlite/queuedtask/", {"action": action, "_selected_action": [row]}, follow=True)
+
+
+@pytest.mark.usefixtures("isolated_channel_layers")
+@pytest.mark.parametrize("run_number", [1, 2])
+def test_the_fixture_isolates_tasks_too(run_number: int) -> None:
+    functions.add.enqueue(run_number)
+    assert [result.return_value for result in run_tasks()] == [run_number]
+    functions.add.enqueue(3)  # left behind
 
 
 class IsolatedTests(IsolatedChannelLayersMixin, SimpleTestCase):

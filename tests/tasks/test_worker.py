@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from datetime import timedelta
 from pathlib import Path
+from statistics import median
 
 import psutil
 import pytest
 from django.tasks import TaskResultStatus
+from django.test import override_settings
 
 from channels_sqlite.kinds import TaskState
-from channels_sqlite.tasks import wait
+from channels_sqlite.tasks import payloads, wait
 from channels_sqlite.tasks.results import AnyResult, errors_of
 from channels_sqlite.tasks.worker import Plan, Worker
+from tests.facade.setup import NEVER_S
+from tests.processes.evidence import query
 from tests.support import inside
 from tests.support.waiting import eventually
 from tests.tasks import functions
-from tests.tasks.setup import DEADLINE_S, TaskSettings, WorkerFactory, entry, fresh
+from tests.tasks.setup import DEADLINE_S, TaskSettings, WorkerFactory, entry, fresh, task_settings
 
 pytestmark = pytest.mark.processes
+
+MEASURED_S = 4.0
 
 
 def test_a_worker_runs_what_is_enqueued_and_what_came_before(start_worker: WorkerFactory) -> None:
@@ -91,6 +98,126 @@ def test_a_delayed_task_starts_within_a_second_of_its_time(start_worker: WorkerF
     started = wait(result, DEADLINE_S).started_at
     assert started is not None
     assert timedelta(0) <= started - due < timedelta(seconds=1)
+
+
+def test_an_idle_worker_is_woken_within_milliseconds(start_worker: WorkerFactory) -> None:
+    start_worker(config={"polling_interval": NEVER_S})
+    delays = []
+    for _ in range(21):
+        result = wait(functions.add.enqueue(1), DEADLINE_S)
+        assert result.started_at is not None
+        assert result.enqueued_at is not None
+        delays.append((result.started_at - result.enqueued_at).total_seconds())
+    assert median(delays) < 0.05
+
+
+@pytest.mark.slow
+def test_an_idle_worker_uses_no_measurable_cpu(start_worker: WorkerFactory) -> None:
+    worker = start_worker()
+    assert wait(functions.add.enqueue(1), DEADLINE_S).return_value == 1  # all is imported
+    processes = [psutil.Process(pid) for pid in (worker.pid, *worker.children())]
+
+    def used_s() -> float:
+        times = [process.cpu_times() for process in processes]
+        return sum(one.user + one.system for one in times)
+
+    began, before = time.monotonic(), used_s()
+    eventually(lambda: time.monotonic() - began >= MEASURED_S, DEADLINE_S)
+    share = (used_s() - before) / (time.monotonic() - began)
+    assert share < 0.01, f"{share:.1%} of a core"
+
+
+@pytest.mark.slow
+def test_results_past_retention_go_within_a_minute_while_a_worker_runs(
+    tasks: TaskSettings, start_worker: WorkerFactory
+) -> None:
+    start_worker("--threads", "1", tasks=entry(success_retention=0))
+    with task_settings(tasks.database, success_retention=0):
+        functions.add.enqueue_many([((1,), {})] * 3)
+        kept = functions.fail.enqueue("kept for two weeks")
+        eventually(lambda: fresh(kept).status == TaskResultStatus.FAILED, DEADLINE_S)
+    left = "SELECT key FROM channels_sqlite_queuedtask"
+    eventually(lambda: query(tasks.database, left) == [(kept.id,)], 60)
+
+
+def test_a_worker_runs_the_tasks_of_the_backend_that_it_is_given(
+    tasks: TaskSettings, start_worker: WorkerFactory
+) -> None:
+    both = {**entry(), "second": entry()["default"]}
+    with override_settings(TASKS=both):
+        first = functions.add.enqueue(1)
+        second = functions.add.using(backend="second").enqueue(2)
+        worker = start_worker("--backend", "second", "--burst", tasks=both, ready=False)
+        assert worker.wait() == 0
+        assert fresh(second).return_value == 2
+        assert fresh(first).status == TaskResultStatus.READY
+
+
+@pytest.mark.slow
+def test_reload_runs_new_code_and_what_was_under_way_ends(
+    tasks: TaskSettings, start_worker: WorkerFactory, tmp_path: Path
+) -> None:
+    """Of an app that the parent process does not import."""
+    app = tmp_path / "site" / "shop"
+    app.mkdir(parents=True)
+    (app / "__init__.py").touch()
+    code = app / "tasks.py"
+
+    def write(version: int) -> None:
+        # Files that were written in one tick of the clock would look alike.
+        code.write_text(RELOADED.format(version=version))
+        os.utime(code, (1_700_000_000 + version, 1_700_000_000 + version))
+
+    write(1)
+    worker = start_worker("--reload", "--threads", "2", apps=["shop"], folder=app.parent)
+    queue = tasks.backend.queue
+
+    def enqueue(path: str, *args: object) -> str:
+        new = queue.prepare(functions.add, args, {})._replace(path=path)
+        queue.write(queue.enqueue([new]))
+        return new.key
+
+    def returned(key: str) -> object:
+        eventually(lambda: tasks.backend.row(key).state == TaskState.SUCCESSFUL, DEADLINE_S)
+        outcome = tasks.backend.row(key).outcome
+        assert outcome is not None
+        return payloads.decode(queue.codec, outcome)
+
+    assert returned(enqueue("shop.tasks.version")) == 1
+    under_way = enqueue("shop.tasks.hold", str(tmp_path / "started"), str(tmp_path / "go"))
+    eventually((tmp_path / "started").exists, DEADLINE_S)
+    version = 1
+
+    def reloaded() -> bool:
+        nonlocal version
+        if worker.log.count("runs tasks of") > 1:
+            return True
+        version += 1  # the reloader may have looked at the file for the first time just now
+        write(version)
+        return False
+
+    eventually(reloaded, DEADLINE_S)
+    assert returned(enqueue("shop.tasks.version")) == version
+    (tmp_path / "go").touch()
+    assert returned(under_way) == 1
+
+
+RELOADED = """
+import time
+from pathlib import Path
+from channels_sqlite.tasks import task
+
+@task
+def version() -> int:
+    return {version}
+
+@task
+def hold(started: str, go: str) -> int:
+    Path(started).touch()
+    while not Path(go).exists():
+        time.sleep(0.005)
+    return {version}
+"""
 
 
 def test_nothing_is_claimed_ahead_of_a_free_thread(start_worker: WorkerFactory, tmp_path: Path) -> None:
