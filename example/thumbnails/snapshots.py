@@ -57,12 +57,14 @@ def _of_task(job: Job) -> tuple[StateName, str, str]:
     try:
         result = make_thumbnails.get_result(job.task)
     except TaskResultDoesNotExist:  # it ended long ago: results are kept for some days
-        return (
-            ("failed", "", job.error or "Not all thumbnails could be made.") if job.sizes_to_make else ("done", "", "")
-        )
+        if job.sizes_to_make:
+            return "failed", "", job.error or "Not all thumbnails could be made."
+        return "done", "", ""
     state = STATES[result.status]
-    progress = progress_of(result) if state == "working" else None
-    return state, "" if progress is None else progress.note, _error(job, result) if state == "failed" else ""
+    if state == "working":
+        progress = progress_of(result)
+        return state, "" if progress is None else progress.note, ""
+    return state, "", _error(job, result) if state == "failed" else ""
 
 
 def _error(job: Job, result: TaskResult[..., int]) -> str:
