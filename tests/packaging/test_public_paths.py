@@ -9,6 +9,7 @@ from pathlib import Path
 
 import django
 import pytest
+from django.core.exceptions import ImproperlyConfigured
 
 import channels_sqlite
 from tests.packaging.readme import section
@@ -103,6 +104,12 @@ def test_what_a_public_module_exports_is_what_is_public(module: str) -> None:
 def test_nothing_public_brings_the_test_kit_along(module: str) -> None:
     names = ", ".join(PUBLIC[module])
     fresh(f"from {module} import {names}\nassert not set(sys.modules) & {set(TEST_KIT)!r}")
+
+
+@pytest.mark.skipif(django.VERSION >= (6, 0), reason="this Django has tasks")
+def test_tasks_of_a_django_that_has_none_say_what_they_need() -> None:
+    with pytest.raises(ImproperlyConfigured, match=r"django\.tasks, which came with Django 6\.0"):
+        importlib.import_module("channels_sqlite.tasks")
 
 
 def test_the_readme_and_the_package_say_which_modules_are_public() -> None:

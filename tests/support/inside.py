@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import sqlite3
 import threading
 import time
 from argparse import Action, ArgumentParser, _SubParsersAction
@@ -24,6 +25,7 @@ from channels_sqlite.engine.housekeeping import Housekeeping
 from channels_sqlite.engine.seat import Seat
 from channels_sqlite.layers import SqliteChannelLayer, close_layer
 from channels_sqlite.storage.outbox import Outbox
+from channels_sqlite.storage.store import Store
 from channels_sqlite.waking.thread_watch import ThreadWatch
 from channels_sqlite.waking.wake_socket import WakeSocket
 
@@ -170,6 +172,10 @@ def sizes_of_batches(patch: Callable[[object, str, object], None]) -> list[int]:
 
 
 # Storage and threads
+
+
+def connection_of(store: Store) -> sqlite3.Connection:
+    return store._connection
 
 
 def is_offloaded(outbox: Outbox) -> bool:

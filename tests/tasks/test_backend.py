@@ -31,12 +31,15 @@ from channels_sqlite.tasks import (
     progress_of,
     task,
     wait,
+    waiting,
 )
 from channels_sqlite.tasks.backend import backend_of
 from channels_sqlite.tasks.results import AnyResult
 from channels_sqlite.testing import run_tasks
+from tests.facade.setup import NEVER_S, in_thread
 from tests.processes.evidence import query
 from tests.support.databases import ROOT, ChannelDatabase
+from tests.support.waiting import eventually
 from tests.tasks import functions
 from tests.tasks.setup import DEADLINE_S, TaskSettings, entry, fresh, task_settings
 
@@ -386,6 +389,22 @@ def test_waiting_asks_once_or_ends_with_a_time_out(tasks: TaskSettings) -> None:
     assert query(tasks.database, "SELECT count(*) FROM channels_sqlite_membership") == [(0,)]
 
 
+@pytest.mark.parametrize("timeout", [None, DEADLINE_S])
+def test_who_waits_is_told_of_the_end_and_does_not_look_again(
+    tasks: TaskSettings, monkeypatch: pytest.MonkeyPatch, timeout: float | None
+) -> None:
+    monkeypatch.setattr(waiting, "LOOK_AGAIN_S", NEVER_S)
+    result = functions.add.enqueue(1)
+    other = functions.add.get_result(result.id)
+    waited = in_thread(lambda: wait(result, timeout))
+    awaited = in_thread(lambda: asyncio.run(await_result(other, timeout)))
+    members = "SELECT count(*) FROM channels_sqlite_membership"
+    eventually(lambda: query(tasks.database, members) == [(2,)], DEADLINE_S)
+    run_tasks()
+    assert (waited().return_value, awaited().return_value) == (1, 1)
+    assert query(tasks.database, members) == [(0,)]
+
+
 async def test_awaiting_a_result(tasks: TaskSettings) -> None:
     result = await functions.add.aenqueue(1)
     with pytest.raises(TimeoutError):
@@ -415,6 +434,8 @@ def test_over_a_backend_that_runs_nothing_tasks_are_kept_as_it_says(tasks: TaskS
         ):
             with pytest.raises(NotImplementedError, match="DummyBackend"):
                 refused()
+        with pytest.raises(NotImplementedError, match="DummyBackend"):
+            asyncio.run(await_result(result))
 
 
 @pytest.mark.django_db(transaction=True)

@@ -18,7 +18,7 @@ from channels_sqlite.storage.tasks import Outcome
 from channels_sqlite.tasks import wait
 from channels_sqlite.tasks.runner import send_finished
 from channels_sqlite.testing import run_tasks
-from tests.processes.evidence import query
+from tests.processes.evidence import BURIAL_DEADLINE_S, query
 from tests.support.waiting import eventually
 from tests.tasks import functions
 from tests.tasks.setup import DEADLINE_S, TaskSettings, Worker, WorkerFactory, entry, fresh, task_settings
@@ -52,6 +52,38 @@ def test_if_all_died_the_next_worker_clears_up_first(
     Path(go).touch()
     start_worker()
     assert wait(result, DEADLINE_S).attempts == 2
+
+
+@pytest.mark.slow
+def test_another_worker_takes_over_within_seconds(
+    tasks: TaskSettings, start_worker: WorkerFactory, tmp_path: Path
+) -> None:
+    started, go = str(tmp_path / "started"), str(tmp_path / "go")
+    first = start_worker("--threads", "1")
+    result = functions.hold.enqueue(started, go)
+    eventually(lambda: Path(started).exists(), DEADLINE_S)
+    start_worker("--threads", "1")
+    [child] = first.children()
+    Path(go).touch()
+    os.kill(child, signal.SIGSTOP)  # so that it does not end well in between
+    os.kill(first.pid, signal.SIGKILL)
+    os.kill(child, signal.SIGKILL)
+    first.wait()
+    wait(result, BURIAL_DEADLINE_S)
+    assert (result.status, result.attempts) == (TaskResultStatus.SUCCESSFUL, 2)
+
+
+def test_a_claim_says_who_runs_the_task_and_for_the_how_manieth_time(tasks: TaskSettings) -> None:
+    queue = tasks.backend.queue
+    result = functions.add.enqueue(1)
+    for attempt in (1, 2):
+        [row] = queue.write(queue.claim(["default"], {False: 1, True: 1})) or []
+        assert (row.state, row.attempts) == (TaskState.RUNNING.value, attempt)
+        assert row.worker == queue.write(lambda engine: lambda transaction: engine.client)
+        assert fresh(result).worker_ids == [row.worker] * attempt
+        assert result.status == TaskResultStatus.RUNNING
+        queue.write(lambda engine: lambda transaction: transaction.store.release_tasks(engine.client, transaction.now))
+        queue.write(queue.take_untold())
 
 
 def test_a_suspended_worker_keeps_its_task(tasks: TaskSettings, start_worker: WorkerFactory, tmp_path: Path) -> None:

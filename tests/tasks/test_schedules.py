@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
@@ -120,6 +121,13 @@ def test_arguments_are_passed(scheduled: TaskSettings) -> None:
 def test_wrong_entries_are_refused(tasks: TaskSettings, wrong: object, part: str) -> None:
     with override_settings(TASKS=entry(schedule={"x": wrong})), pytest.raises(ImproperlyConfigured, match=part):
         _ = task_backends["default"]
+
+
+def test_cron_without_its_extra_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cronsim", None)
+    with pytest.raises(ValueError, match=r"pip install channels_sqlite\[cron\]"):
+        rule_of("x", {"task": "a.b", "cron": "* * * * *"})
+    assert rule_of("x", {"task": "a.b", "every": 1}).path == "a.b"
 
 
 @pytest.mark.parametrize("path", ["tests.tasks.functions.not_a_task", "tests.tasks.nowhere.add"])
