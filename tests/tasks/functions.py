@@ -160,7 +160,7 @@ def use_orm() -> int:
 def open_connections() -> list[str]:
     """The aliases of Django's connections that this thread has open as the task begins; then it opens one."""
     found = [one.alias for one in connections.all(initialized_only=True) if one.connection is not None]
-    get_user_model().objects.exists()
+    connections["channels"].ensure_connection()
     return found
 
 

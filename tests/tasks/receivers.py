@@ -12,6 +12,7 @@ from django.tasks.signals import task_enqueued, task_finished, task_started
 from channels_sqlite.kinds import TaskState
 
 FILE_VARIABLE = "CHANNELS_SQLITE_TESTS_RECEIVERS"
+SIGNALS_VARIABLE = "CHANNELS_SQLITE_TESTS_SIGNALS"
 
 
 class ReceiversConfig(AppConfig):
@@ -21,8 +22,9 @@ class ReceiversConfig(AppConfig):
     label = "receivers"
 
     def ready(self) -> None:
-        for name, signal in (("enqueued", task_enqueued), ("started", task_started), ("finished", task_finished)):
-            signal.connect(globals()[name])
+        for signal, receiver in ((task_enqueued, enqueued), (task_started, started), (task_finished, finished)):
+            if receiver.__name__ in os.environ[SIGNALS_VARIABLE].split():
+                signal.connect(receiver)
 
 
 def enqueued(task_result: TaskResult[..., object], **kwargs: object) -> None:

@@ -264,7 +264,7 @@ def test_the_admin_shows_tasks_and_acts_where_it_is_allowed(tasks: TaskSettings,
     page = client.get("/admin/channels_sqlite/queuedtask/")
     assert page.status_code == 200
     assert waiting.id in page.content.decode()
-    for query_string, shown in (
+    for query_string, listed_there in (
         ("state__exact=0&queue__exact=default&backend__exact=default", True),
         ("state__exact=3", False),
         ("queue__exact=mail", False),
@@ -273,7 +273,7 @@ def test_the_admin_shows_tasks_and_acts_where_it_is_allowed(tasks: TaskSettings,
     ):
         listed = client.get(f"/admin/channels_sqlite/queuedtask/?{query_string}")
         assert listed.status_code == 200
-        assert (f">{waiting.id}<" in listed.content.decode()) == shown, query_string
+        assert (f">{waiting.id}<" in listed.content.decode()) == listed_there, query_string
     rows = dict(QueuedTask.objects.using("channels").values_list("key", "pk"))
     shown = client.get(f"/admin/channels_sqlite/queuedtask/{rows[waiting.id]}/change/").content.decode()
     assert "41" in shown
