@@ -164,9 +164,11 @@ def test_reload_runs_new_code_and_what_was_under_way_ends(
     code = app / "tasks.py"
 
     def write(version: int) -> None:
+        new = code.with_suffix(".new")
+        new.write_text(RELOADED.format(version=version))
         # Files that were written in one tick of the clock would look alike.
-        code.write_text(RELOADED.format(version=version))
-        os.utime(code, (1_700_000_000 + version, 1_700_000_000 + version))
+        os.utime(new, (1_700_000_000 + version, 1_700_000_000 + version))
+        new.replace(code)
 
     write(1)
     worker = start_worker("--reload", "--threads", "2", apps=["shop"], folder=app.parent)
