@@ -203,7 +203,6 @@ def test_the_units_for_systemd_and_supervisor_stop_a_worker_as_it_wants_to_be_st
     for block in blocks(FILE):
         if block.language == "ini":
             parser = configparser.ConfigParser()
-            parser.optionxform = str  # type: ignore[assignment,method-assign]  # the documented way
             parser.read_string(block.text)
             parsed.append(parser)
     systemd, supervisor = parsed
