@@ -233,6 +233,7 @@ def test_uploads_wait_while_no_worker_runs(site: Site, worker: Worker, visitor: 
         someone.sees_job("second.jpg", "Done", thumbnails=2)
 
 
+@pytest.mark.leaks_allowed(reason="the server that is started again here is stopped with its site")
 def test_an_open_page_follows_what_happens_while_its_server_is_gone(
     site: Site, worker: Worker, visitor: VisitorFactory
 ) -> None:

@@ -420,12 +420,13 @@ async def test_awaiting_a_result(tasks: TaskSettings) -> None:
 @pytest.mark.django_db(transaction=True)
 def test_over_a_backend_that_runs_nothing_tasks_are_kept_as_it_says(tasks: TaskSettings) -> None:
     with override_settings(TASKS=DUMMY):
+        kept: list[AnyResult] = vars(task_backends["default"])["results"]
         result = functions.add.using(priority=5).enqueue(1, b=2)
         assert (result.status, result.args, result.kwargs) == (TaskResultStatus.READY, [1], {"b": 2})
         with transaction.atomic():
             functions.add.enqueue_on_commit(3)
-            assert len(default_task_backend.results) == 1
-        assert [one.args for one in default_task_backend.results] == [[1], [3]]
+            assert len(kept) == 1
+        assert [one.args for one in kept] == [[1], [3]]
         for refused in (
             lambda: functions.add.using(unique="x").enqueue(1),
             lambda: functions.add.enqueue_many([((1,), {})]),

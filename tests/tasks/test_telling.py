@@ -110,7 +110,7 @@ def die_at_the_first_wake(parent: Parent) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
         return 0
 
-    Sender.wake = die  # type: ignore[method-assign]  # in a process that does not outlive it
+    Sender.wake = die  # type: ignore[assignment, method-assign]  # in a process that does not outlive it
     run_tasks()
 
 
