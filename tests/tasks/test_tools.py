@@ -26,7 +26,11 @@ from channels_sqlite.engine.engine import Engine
 from channels_sqlite.storage.transactions import Transaction
 from channels_sqlite.task_models import QueuedTask
 from channels_sqlite.tasks.results import AnyResult
-from channels_sqlite.testing import IsolatedChannelLayersMixin, run_tasks
+from channels_sqlite.testing import (
+    IsolatedChannelLayersMixin,
+    isolated_channel_layers,  # noqa: F401  # a fixture
+    run_tasks,
+)
 from tests.processes.evidence import query
 from tests.support import inside
 from tests.support.databases import ROOT
@@ -132,8 +136,13 @@ def test_faults_are_found_by_check_though_nobody_imports_tasks_and_end_a_worker(
 def manage(*arguments: str, settings: str) -> subprocess.CompletedProcess[str]:
     """A management command in a process of its own, with these settings of a worker."""
     return subprocess.run(
-        [sys.executable, "-m", "django", *arguments, "--settings=tests.tasks.settings"],
-        env={**os.environ, "PYTHONPATH": str(ROOT), SETTINGS_VARIABLE: settings},
+        [sys.executable, "-m", "django", *arguments],
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "DJANGO_SETTINGS_MODULE": "tests.tasks.settings",
+            SETTINGS_VARIABLE: settings,
+        },
         capture_output=True,
         text=True,
         timeout=60,
