@@ -20,6 +20,7 @@ from channels_sqlite.channel_layers import layer_aliases, our_entries
 from channels_sqlite.kinds import State
 from channels_sqlite.models import Membership, Message, Process, Scheduled
 from channels_sqlite.options import Options
+from channels_sqlite.task_models import QueuedTask
 
 if TYPE_CHECKING:
     AnyAdmin = admin.ModelAdmin[Any]
@@ -33,6 +34,8 @@ __all__ = [
     "ScheduledNameFilter",
     "SentFilter",
     "StateFilter",
+    "TaskBackendFilter",
+    "TaskQueueFilter",
     "TriesFilter",
     "alias_of",
     "bisect_newest_id_before",
@@ -182,6 +185,26 @@ class ScheduledNameFilter(NameFilter):
     def offered(self, alias: str) -> list[str]:
         """Return those that most was scheduled for lately."""
         return busiest(Scheduled.objects.using(alias), self.column)
+
+
+class TaskQueueFilter(NameFilter):
+    """One of the queues that most was enqueued in lately."""
+
+    title = column = parameter_name = "queue"
+
+    def offered(self, alias: str) -> list[str]:
+        """Return those with the most new tasks."""
+        return busiest(QueuedTask.objects.using(alias), self.column)
+
+
+class TaskBackendFilter(NameFilter):
+    """One of the aliases in TASKS that most was enqueued with lately."""
+
+    title = column = parameter_name = "backend"
+
+    def offered(self, alias: str) -> list[str]:
+        """Return those with the most new tasks."""
+        return busiest(QueuedTask.objects.using(alias), self.column)
 
 
 class TriesFilter(admin.SimpleListFilter):

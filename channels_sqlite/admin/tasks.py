@@ -14,7 +14,14 @@ from django.http import HttpRequest
 from django.utils.html import format_html
 
 from channels_sqlite.admin import payloads
-from channels_sqlite.admin.filters import DatabaseFilter, alias_of
+from channels_sqlite.admin.filters import (
+    WINDOW_ROWS,
+    DatabaseFilter,
+    TaskBackendFilter,
+    TaskQueueFilter,
+    alias_of,
+    newest_id,
+)
 from channels_sqlite.admin.pages import LookOnly, away, clock
 from channels_sqlite.exceptions import ChannelDatabaseError
 from channels_sqlite.kinds import TaskEnd
@@ -29,8 +36,12 @@ class TaskAdmin(LookOnly):
 
     actions = ("retry", "cancel")  # type: ignore[assignment]  # the others have none
     list_display = ("key", "path", "state", "queue", "priority", "enqueued", "attempts", "backend")
-    list_filter = (DatabaseFilter, "state", "queue", "backend")
+    list_filter = (DatabaseFilter, "state", TaskQueueFilter, TaskBackendFilter)
     search_fields = ("=key", "path")
+    search_help_text = (
+        f"The id of a result, however old, or part of a task's path. The list, its filters and a search for a path "
+        f"look at the {WINDOW_ROWS:,} tasks that were enqueued last."
+    )
     fields = readonly_fields = (
         "key",
         "path",
@@ -53,6 +64,20 @@ class TaskAdmin(LookOnly):
     def get_queryset(self, request: HttpRequest) -> QuerySet[QueuedTask]:
         """Return the rows of the chosen database, without what only their own pages show."""
         return QueuedTask.objects.using(alias_of(request)).defer("payload", "outcome", "errors", "progress")
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[QueuedTask], search_term: str
+    ) -> tuple[QuerySet[QueuedTask], bool]:
+        """Return the task with the id that is searched for, or what matches among the newest rows.
+
+        Every list comes through here, without a search too; the page of one task does not, so that it can be reached
+        however old it is.
+        """
+        exact = queryset.filter(key=search_term.strip())
+        if search_term and exact.exists():
+            return exact, False
+        oldest = newest_id(QueuedTask.objects.using(queryset.db)) - WINDOW_ROWS
+        return super().get_search_results(request, queryset.filter(id__gt=oldest), search_term)
 
     def has_change_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
         """Nobody changes a row by its form; the actions look at the permission itself."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from datetime import timedelta
 from io import StringIO
 
@@ -17,12 +19,14 @@ from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission
 from django.core.checks import run_checks
 from django.core.management import CommandError, call_command
+from django.db import connections
 from django.tasks import TaskResultStatus
 from django.tasks.signals import task_finished
 from django.test import Client, SimpleTestCase, override_settings
 
 from channels_sqlite import get_sync_channel_layer
 from channels_sqlite.engine.engine import Engine
+from channels_sqlite.kinds import TaskState
 from channels_sqlite.storage.transactions import Transaction
 from channels_sqlite.task_models import QueuedTask
 from channels_sqlite.tasks.results import AnyResult
@@ -36,6 +40,8 @@ from tests.support import inside
 from tests.support.databases import ROOT
 from tests.tasks import functions
 from tests.tasks.setup import SETTINGS_VARIABLE, TaskSettings, WorkerFactory, entry, fresh, task_settings
+
+MANY_ROWS = 100_000
 
 
 def run(*arguments: str) -> str:
@@ -315,6 +321,45 @@ def test_the_fixture_isolates_tasks_too(run_number: int) -> None:
     functions.add.enqueue(3)  # left behind
 
 
+@pytest.mark.django_db(transaction=True, databases=["default", "channels"])
+def test_no_list_of_tasks_looks_at_the_whole_table(
+    tasks: TaskSettings, admin_client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = functions.add.enqueue(1)
+    add_others(tasks, MANY_ROWS)
+    for module in ("admin.filters.BUSY_ROWS", "admin.filters.WINDOW_ROWS", "admin.tasks.WINDOW_ROWS"):
+        monkeypatch.setattr(f"channels_sqlite.{module}", 500)
+    filters = ["", "queue=mail", "queue=nothing", "backend=default", "state__exact=0", "state__exact=3"]
+    for asked in [*filters, "q=a.b", "q=nothing", "p=3", "all=", "_facets=True"]:
+        steps, page = _steps_of_a_page(admin_client, f"/admin/channels_sqlite/queuedtask/?{asked}")
+        assert "queue" in page
+        assert old.id not in page
+        assert steps < MANY_ROWS / 2, (asked, steps)
+        assert asked or "?queue=mail" in page
+    steps, page = _steps_of_a_page(admin_client, f"/admin/channels_sqlite/queuedtask/?q={old.id}")
+    assert f">{old.id}</a>" in page, "the id finds a task that is older than the list shows"
+    assert steps < MANY_ROWS / 2
+
+
+def _steps_of_a_page(client: Client, url: str) -> tuple[int, str]:
+    """Return how many steps SQLite made for a page, and the page."""
+    steps = 0
+
+    def count() -> int:
+        nonlocal steps
+        steps += 100
+        return 0
+
+    connections["channels"].ensure_connection()
+    raw = connections["channels"].connection
+    raw.set_progress_handler(count, 100)
+    page = client.get(url)
+    assert connections["channels"].connection is raw, "nothing else was asked"
+    raw.set_progress_handler(None, 0)
+    assert page.status_code == 200
+    return steps, page.content.decode()
+
+
 class IsolatedTests(IsolatedChannelLayersMixin, SimpleTestCase):
     """Each of the two finds an empty queue, whichever runs first."""
 
@@ -327,11 +372,13 @@ class IsolatedTests(IsolatedChannelLayersMixin, SimpleTestCase):
         self.test_one()
 
 
-def test_a_hundred_thousand_others_do_not_change_what_a_claim_or_an_enqueueing_looks_at(tasks: TaskSettings) -> None:
-    """The cost itself is a benchmark's; here SQLite's steps are counted."""
+@pytest.mark.parametrize("kind", [0, 1, 2], ids=["ready in another queue", "delayed", "finished"])
+def test_a_hundred_thousand_others_do_not_change_what_a_claim_looks_at(tasks: TaskSettings, kind: int) -> None:
+    """The cost itself is a benchmark's; here SQLite's steps for enqueueing, looking, and claiming are counted."""
     queue = tasks.backend.queue
+    unique = functions.add.using(unique="one", priority=-9)
 
-    def steps(write: Callable[[Engine], Callable[[Transaction], object]]) -> int:
+    def steps() -> int:
         counted = 0
 
         def count() -> int:
@@ -339,52 +386,49 @@ def test_a_hundred_thousand_others_do_not_change_what_a_claim_or_an_enqueueing_l
             counted += 1
             return 0
 
-        def operation(engine: Engine) -> Callable[[Transaction], object]:
-            def apply(transaction: Transaction) -> object:
+        def all_of_it(engine: Engine) -> Callable[[Transaction], None]:
+            def apply(transaction: Transaction) -> None:
                 connection = inside.connection_of(transaction.store)
-                connection.set_progress_handler(count, 10)
+                connection.set_progress_handler(count, 1)
                 try:
-                    return write(engine)(transaction)
+                    queue.enqueue([queue.prepare(unique, [1], {})])(engine)(transaction)
+                    assert queue.look(["default"], [False, True])(transaction.store).ready
+                    claimed = queue.claim(["default"], {False: 1, True: 1}, most=1)(engine)(transaction)
+                    assert claimed is not None
+                    assert len(claimed) == 1
                 finally:
                     connection.set_progress_handler(None, 0)
 
             return apply
 
-        queue.write(operation)
+        queue.write(all_of_it)
         return counted
 
-    def claim() -> int:
-        functions.add.enqueue(1)
-        return steps(queue.claim(["default"], {False: 1, True: 1}, most=1))
-
-    def enqueue() -> int:
-        unique = functions.add.using(unique="one", priority=-9)
-        return steps(queue.enqueue([queue.prepare(unique, [1], {})]))
-
-    before = claim(), enqueue()
-    query_all(tasks, time.time())
-    after = claim(), enqueue()
-    assert after[0] <= before[0] * 1.5
-    assert after[1] <= before[1] * 1.5
+    before = steps()
+    add_others(tasks, MANY_ROWS, kind)
+    assert steps() <= before * 1.5
 
 
-def query_all(tasks: TaskSettings, now: float) -> None:
-    """20,000 delayed ones, ready ones of another queue, and finished ones."""
-    import sqlite3
-    from contextlib import closing
-
+def add_others(tasks: TaskSettings, rows: int, kind: int | None = None) -> None:
+    """Rows that are ready in another queue (kind 0), delayed (1) or finished (2); None: `rows` of each."""
+    now = time.time()
+    chosen = "n % 3" if kind is None else str(kind)
     with closing(sqlite3.connect(tasks.database.path, isolation_level=None)) as connection:
         connection.execute(
-            """
+            f"""
             INSERT INTO channels_sqlite_queuedtask
                 (key, prefix, backend, queue, is_async, state, priority, due_at, path, payload, enqueued_at,
                  failure_retention, kept_until, worker_ids, attempts, failures, crashes, max_crashes, last_start, ended,
                  untold)
-            WITH RECURSIVE counter(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM counter WHERE n < 60000)
-            SELECT 'key' || n, 'asgi', 'default', CASE n % 3 WHEN 0 THEN 'mail' ELSE 'default' END, 0,
-                CASE n % 3 WHEN 0 THEN 0 WHEN 1 THEN 1 ELSE 4 END, 0, ? + 86400, 'a.b', x'80', ?, 9,
-                CASE n % 3 WHEN 2 THEN ? + 86400 END, '[]', 0, 0, 0, 3, 0, 0, 0
-            FROM counter
-            """,
-            (now, now, now),
+            WITH RECURSIVE
+                counter(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM counter WHERE n < ?),
+                kinds(n, kind) AS (SELECT n, {chosen} FROM counter)
+            SELECT 'key' || n, 'asgi', 'default', CASE kind WHEN 0 THEN 'mail' ELSE 'default' END, 0,
+                CASE kind WHEN 0 THEN {TaskState.READY.value} WHEN 1 THEN {TaskState.DELAYED.value}
+                    ELSE {TaskState.SUCCESSFUL.value} END,
+                0, ? + CASE kind WHEN 1 THEN 86400 ELSE 0 END, 'a.b', x'80', ?, 9,
+                CASE kind WHEN 2 THEN ? + 86400 END, '[]', 0, 0, 0, 3, 0, 0, 0
+            FROM kinds
+            """,  # numbers of ours
+            (rows if kind is not None else 3 * rows, now, now, now),
         )
