@@ -27,7 +27,7 @@ from channels_sqlite.processes.meeting_place import MeetingPlace
 from channels_sqlite.tasks.aside import opened_store
 from channels_sqlite.tasks.backend import SqliteTaskBackend, backend_of
 from channels_sqlite.tasks.status_line import ERASE, StatusLine
-from channels_sqlite.tasks.worker import MAX_TASKS_REACHED, Plan, Worker
+from channels_sqlite.tasks.worker import MAX_TASKS_REACHED, UNWRITTEN, Plan, Worker
 
 __all__ = ["Logging", "Supervisor", "run_child", "set_up_logging"]
 
@@ -84,6 +84,7 @@ class Supervisor:
         self._signals: list[int] = []
         self._replacements: list[float] = []  # monotonic times at which one is started
         self._pause_s = FIRST_PAUSE_S
+        self._code = 0
 
     def run(self) -> int:
         """Work until all have ended; return the exit code."""
@@ -105,7 +106,7 @@ class Supervisor:
                 signal.signal(number, handler)
             if self._status is not None:
                 self._status.close()
-        return 0
+        return self._code
 
     def _take_signals(self) -> dict[int, Callable[[int, FrameType | None], object] | int | None]:
         if threading.current_thread() is not threading.main_thread():  # with --reload, which takes them itself
@@ -172,6 +173,8 @@ class Supervisor:
         logger.error("worker process %d %s%s", pid, how, "" if self._signals else "; another one takes its place")
         bury(self._backend, pid, counted=True)
         if self._signals:
+            if code == UNWRITTEN:
+                self._code = 1
             return
         pause_s = self._pause_s if early and code > 0 else 0.0
         if pause_s:

@@ -39,6 +39,7 @@ COROUTINES = 100  # that run at once
 CLOCK_S = 1.0  # how often the clock is looked at while something is to come: it may be set
 RETRY_S = 0.5  # after the database failed
 MAX_TASKS_REACHED = 75  # exit code: this process wants to be replaced
+UNWRITTEN = 74  # exit code: it was stopped, and what became of a task could not be written
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +66,9 @@ class Worker:
         self._plan = plan
         self._gate = Gate()
         self._stopping = False
+        self._stopped_at = 0.0  # monotonic
+        self._patience_s = 0.0  # the time-out of the database
+        self._gave_up = False
         self._due_now = True  # something may be
         self._claimed = 0
         self._in_threads: set[int] = set()  # ids of rows
@@ -74,7 +78,9 @@ class Worker:
 
     def stop(self) -> None:
         """Claim nothing any more, and end once what is under way has finished. From any thread or signal handler."""
-        self._stopping = True
+        if not self._stopping:
+            self._stopped_at = time.monotonic()
+            self._stopping = True
         self._gate.open()
 
     def run(self) -> int:
@@ -85,6 +91,7 @@ class Worker:
         engine = engine_of(self._layer)
         try:
             engine.ready_to_receive_blocking()
+            self._patience_s = engine.outbox.patience_s
             self._clear_up(engine)
             logger.info(
                 "worker %s (pid %d) runs tasks of %s in %d threads and one event loop",
@@ -101,6 +108,8 @@ class Worker:
             self._loop.close()
             close_layer(self._layer)
         logger.info("worker %s (pid %d) ends after %d tasks", engine.client, os.getpid(), self._claimed)
+        if self._gave_up:
+            return UNWRITTEN
         return MAX_TASKS_REACHED if self._is_used_up and not self._stopping else 0
 
     @staticmethod
@@ -200,6 +209,8 @@ class Worker:
     def _run_in_thread(self, start: Start) -> None:
         try:
             start.run(self._finish)
+        except ChannelDatabaseError as error:
+            self._give_up(start.row, error)
         except BaseException:
             logger.exception("task %s: its end could not be written", start.row.key)
         finally:
@@ -209,6 +220,8 @@ class Worker:
     async def _run_on_loop(self, start: Start) -> None:
         try:
             await start.arun(self._afinish)
+        except ChannelDatabaseError as error:
+            self._give_up(start.row, error)
         except BaseException:
             logger.exception("task %s: its end could not be written", start.row.key)
         finally:
@@ -216,19 +229,30 @@ class Worker:
             self._gate.open()
 
     def _finish(self, row: TaskRow, outcome: Outcome) -> TaskRow | None:
-        """Write an outcome, however long the database fails: nobody else may run the task meanwhile."""
+        """Write an outcome, however long the database fails: nobody else may run the task meanwhile.
+
+        Raises ChannelDatabaseError where it fails for the database's time-out while the worker stops: whoever stops it
+        waits for its end, and may never see one otherwise.
+        """
+        began = time.monotonic()
         while True:
             try:
                 return self._count(self._queue.write(self._queue.finish(row, outcome)))
             except ChannelDatabaseError as error:
+                if self._is_over(began):
+                    raise
                 engine_of(self._layer).reports.failed("writing what became of a task", error)
                 time.sleep(RETRY_S)
 
     async def _afinish(self, row: TaskRow, outcome: Outcome) -> TaskRow | None:
+        """Likewise, on the event loop."""
+        began = time.monotonic()
         while True:
             try:
                 return self._count(await self._queue.awrite(self._queue.finish(row, outcome)))
             except ChannelDatabaseError as error:
+                if self._is_over(began):
+                    raise
                 engine_of(self._layer).reports.failed("writing what became of a task", error)
                 await asyncio.sleep(RETRY_S)
 
@@ -237,6 +261,20 @@ class Worker:
         if row is not None and self._plan.ends is not None:
             tell_end(self._plan.ends, row.state)
         return row
+
+    def _is_over(self, began: float) -> bool:
+        """Whether the worker stops, and a write that `began` then has had the time that it may take."""
+        return self._stopping and time.monotonic() >= max(began, self._stopped_at) + self._patience_s
+
+    def _give_up(self, row: TaskRow, error: ChannelDatabaseError) -> None:
+        self._gave_up = True
+        logger.error(
+            "task %s %s: the worker stops, and what became of it cannot be written, so that it counts as running and "
+            "starts again as after a crash: %s",
+            row.key,
+            row.path,
+            error,
+        )
 
 
 class LoopThread:

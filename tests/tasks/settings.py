@@ -11,7 +11,11 @@ _given: dict[str, Any] = json.loads(os.environ["CHANNELS_SQLITE_TESTS_TASKS"])
 _layer = cast("dict[str, Any]", CHANNEL_LAYERS["default"])
 DATABASES = {
     **DATABASES,
-    "channels": {**DATABASES["channels"], "NAME": _given["database"]},
+    "channels": {
+        **DATABASES["channels"],
+        "NAME": _given["database"],
+        "OPTIONS": _given["options"] or DATABASES["channels"]["OPTIONS"],
+    },
     "default": {**DATABASES["default"], "NAME": _given["default"]},
 }
 TASKS = _given["tasks"]

@@ -143,13 +143,15 @@ class WorkerFactory:
         apps: Sequence[str] = (),
         folder: Path | None = None,
         config: Mapping[str, object] | None = None,
+        options: Mapping[str, object] | None = None,
         variables: Mapping[str, str] | None = None,
         terminal: int | None = None,
     ) -> Worker:
         """Start one.
 
         `ready`: wait until its first child works. `apps`: further INSTALLED_APPS, which may be in `folder`. `config`:
-        beyond the CONFIG of the suite's layer. `terminal`: the descriptor of one to print to, instead of the log.
+        beyond the CONFIG of the suite's layer. `options`: those of its database. `terminal`: the descriptor of one to
+        print to, instead of the log.
         """
         log = self._folder / f"worker-{len(self._workers)}.log"
         path = [str(ROOT), *([] if folder is None else [str(folder)])]
@@ -159,7 +161,7 @@ class WorkerFactory:
                 env={
                     **os.environ,
                     "PYTHONPATH": os.pathsep.join(path),
-                    SETTINGS_VARIABLE: self.settings(tasks, apps, config),
+                    SETTINGS_VARIABLE: self.settings(tasks, apps, config, options),
                     **(variables or {}),
                 },
                 stdout=output if terminal is None else terminal,
@@ -177,6 +179,7 @@ class WorkerFactory:
         tasks: dict[str, Any] | None = None,
         apps: Sequence[str] = (),
         config: Mapping[str, object] | None = None,
+        options: Mapping[str, object] | None = None,
     ) -> str:
         """What `tests.tasks.settings` takes from the environment."""
         return json.dumps(
@@ -186,6 +189,7 @@ class WorkerFactory:
                 "tasks": tasks or settings.TASKS,
                 "apps": list(apps),
                 "config": dict(config or {}),
+                "options": None if options is None else dict(options),
             }
         )
 

@@ -19,6 +19,7 @@ from channels_sqlite.tasks import payloads, wait
 from channels_sqlite.tasks.results import AnyResult, errors_of
 from channels_sqlite.tasks.worker import Plan, Worker
 from tests.facade.setup import NEVER_S
+from tests.faults.support import write_lock
 from tests.processes.evidence import query
 from tests.support import inside
 from tests.support.waiting import eventually
@@ -308,6 +309,27 @@ def test_a_second_signal_ends_at_once_and_counts_no_crash(
     assert worker.wait() in {128 + signal.SIGINT, 128 + signal.SIGTERM}
     row = tasks.backend.row(result.id)
     assert (fresh(result).status, row.attempts, row.crashes) == (TaskResultStatus.READY, 1, 0)
+
+
+@pytest.mark.parametrize("kind", ["thread", "loop"])
+def test_a_stopping_worker_whose_database_fails_ends_and_names_the_task(
+    tasks: TaskSettings, start_worker: WorkerFactory, tmp_path: Path, kind: str
+) -> None:
+    started, go = str(tmp_path / "started"), str(tmp_path / "go")
+    worker = start_worker(options={"timeout": 0.5})
+    result = (functions.hold if kind == "thread" else functions.ahold).enqueue(started, go)
+    eventually(lambda: Path(started).exists(), DEADLINE_S)
+    with write_lock(tasks.database.path):
+        Path(go).touch()
+        worker.until_log("writing what became of a task")  # and it goes on trying, as long as it is not stopped
+        assert worker.running
+        worker.signal(signal.SIGTERM)
+        assert worker.wait() == 1
+        assert fresh(result).status == TaskResultStatus.RUNNING
+    assert f"task {result.id} {result.task.module_path}: the worker stops, and what became of it" in worker.log
+    start_worker()
+    row = tasks.backend.row(wait(result, DEADLINE_S).id)
+    assert (result.status, row.attempts, row.crashes) == (TaskResultStatus.SUCCESSFUL, 2, 1)
 
 
 def test_a_killed_child_is_replaced_and_its_tasks_start_again(
