@@ -14,7 +14,7 @@ from .measures import Effort, Run
 from .progress import Progress
 from .report import is_faulty, to_json, to_markdown
 from .runner import run_once
-from .scenarios import SCENARIOS
+from .scenarios import SCENARIOS, Scenario
 
 __all__: list[str] = []
 
@@ -63,7 +63,9 @@ def _parser() -> argparse.ArgumentParser:
         description="Measure channel layers beside each other; the report is Markdown on standard output.",
     )
     parser.add_argument("--quick", action="store_true", help="ours and InMemory, one short repetition, under a minute")
-    parser.add_argument("--layer", action="append", choices=list(CANDIDATES), help="only this layer (repeatable)")
+    parser.add_argument(
+        "--layer", action="append", choices=list(CANDIDATES), help="only this layer or task queue (repeatable)"
+    )
     parser.add_argument("--scenario", action="append", choices=list(SCENARIOS), help="only this one (repeatable)")
     parser.add_argument(
         "group", nargs="*", type=_group, help="only the scenarios of this name or beginning, such as websockets"
@@ -128,8 +130,12 @@ def _steps(options: argparse.Namespace, layers: Sequence[str]) -> list[_Step]:
         for scenario in chosen
         if repetition == 0 or not SCENARIOS[scenario].once
         for layer in layers
-        if layer in (SCENARIOS[scenario].layers or layers)
+        if _is_for(SCENARIOS[scenario], layer)
     ]
+
+
+def _is_for(scenario: Scenario, layer: str) -> bool:
+    return layer in scenario.layers if scenario.layers else CANDIDATES[layer].is_layer
 
 
 def _run_all(steps: Sequence[_Step], folder: Path, runs: list[Run]) -> None:

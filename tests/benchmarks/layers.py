@@ -1,6 +1,16 @@
-"""The layers that are compared, and how each gets a fresh store.
+"""The layers and task queues that are compared, and how each gets a fresh store.
 
 Capacity and expiry are the scenario's (``Limits``) and the same for all; everything else is each layer's default.
+
+Of the task queues, all keep results and log each task, as they do by default. What is set, and why:
+
+- Those that poll do so every 0.1 s: ten times as often as django-tasks-db does by default, and the shortest of huey's
+  default pauses, which it would let grow to 10 s.
+- SQLite is set as the README recommends, for django-tasks-db too. huey is told not to sync (``fsync=False``, SQLite's
+  ``synchronous=OFF``): its only alternative to a sync at each commit, and less than the others promise.
+- PostgreSQL's ``synchronous_commit`` is off, as for the layers.
+- django-tasks-db runs one task at a time in each process. huey's documentation has processes for what needs the CPU,
+  each with one task at a time. Ours has its four threads.
 """
 
 import importlib.util
@@ -13,6 +23,8 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import django
 
 from tests.support.redis_server import find_redis_server, running_redis
 
@@ -30,6 +42,10 @@ __all__ = ["CANDIDATES", "OURS", "Candidate"]
 _MIGRATION_LIMIT_S = 60.0
 _DATABASE = "channels.sqlite3"
 _CLUSTER = "cluster"
+_TASK_CLUSTER = "task-cluster"
+_THREADS = 4  # our worker's default
+_POLL_S = "0.1"
+_MEMORY_BACKEND = "channels.layers.InMemoryChannelLayer"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +56,8 @@ class Candidate:
     all runs goes beside that folder. ``remains`` is the name, in that folder, of what holds the unread messages of a
     store that was taken down, if anything does: where it is there beforehand, ``fresh_store`` starts from it.
     ``missing`` says what would have to be installed, None when all is there. A layer that does not cross processes
-    plays all roles in one. One that keeps no unread messages cannot have a backlog.
+    plays all roles in one. One that keeps no unread messages cannot have a backlog. ``is_layer`` is false for what
+    runs tasks alone.
     """
 
     key: str
@@ -50,6 +67,7 @@ class Candidate:
     remains: str | None = None
     crosses_processes: bool = True
     keeps_unread: bool = True
+    is_layer: bool = True
 
 
 def _sqlite_store(folder: Path, limits: Limits, *, apps: list[str], make: Callable[[str], Store]) -> Store:
@@ -80,6 +98,10 @@ def _our_store(folder: Path, limits: Limits) -> Iterator[Store]:
             routers=["channels_sqlite.db_routers.ChannelsRouter"],
             lockable=database,
             files={"file": database, "wal": f"{database}-wal"},
+            library="channels_sqlite" if django.VERSION >= (6, 0) else None,
+            settings={"TASKS": {"default": {"BACKEND": "channels_sqlite.tasks.SqliteTaskBackend"}}},
+            worker=["channels_worker", "--processes", "{processes}", "--threads", str(_THREADS)],
+            threads=_THREADS,
         )
 
     yield _sqlite_store(folder, limits, apps=apps, make=make)
@@ -143,19 +165,25 @@ def _redis_pubsub_store(folder: Path, limits: Limits) -> Iterator[Store]:
 
 @contextmanager
 def _postgres_store(folder: Path, limits: Limits) -> Iterator[Store]:
+    with _postgres(folder, _CLUSTER, "channels_postgres", lambda cluster: _describe_postgres(cluster, limits)) as store:
+        yield store
+
+
+@contextmanager
+def _postgres(folder: Path, name: str, alias: str, describe: Callable[[Path], Store]) -> Iterator[Store]:
     """A cluster of its own, copied from one that was made and migrated once for the whole program run."""
-    cluster = folder / _CLUSTER
+    cluster = folder / name
     if not cluster.exists():
-        template = folder.parent / _CLUSTER
+        template = folder.parent / name
         if not template.exists():
             making = folder / "making"
             make_cluster(making)
             with running_postgres(making, folder):
-                _migrate(_describe_postgres(making, limits), "channels_postgres")
+                _migrate(describe(making), alias)
             making.rename(template)
         copy_tree(template, cluster)
     with running_postgres(cluster, folder):
-        yield _describe_postgres(cluster, limits)
+        yield describe(cluster)
 
 
 def _describe_postgres(cluster: Path, limits: Limits) -> Store:
@@ -166,6 +194,53 @@ def _describe_postgres(cluster: Path, limits: Limits) -> Store:
         config={**database, "TIME_ZONE": None, "expiry": limits.expiry_s},
         databases={"channels_postgres": database},
         apps=["channels", "channels_postgres"],
+    )
+
+
+def _describe_django_tasks(database: dict[str, Any]) -> Store:
+    return Store(
+        backend=_MEMORY_BACKEND,
+        databases={"default": database},
+        apps=["channels", "django_tasks_db"],
+        library="django_tasks_db",
+        settings={"TASKS": {"default": {"BACKEND": "django_tasks_db.DatabaseBackend"}}},
+        worker=["db_worker", "--interval", _POLL_S, "--no-startup-delay", "--no-reload"],
+    )
+
+
+@contextmanager
+def _django_tasks_sqlite_store(folder: Path, limits: Limits) -> Iterator[Store]:
+    database = folder / _DATABASE
+    template = folder.parent / "django_tasks_db.sqlite3"
+    if not template.exists():
+        _migrate(_describe_django_tasks(sqlite_database(str(template))), "default")
+    shutil.copyfile(template, database)
+    yield _describe_django_tasks(sqlite_database(str(database)))
+
+
+@contextmanager
+def _django_tasks_postgres_store(folder: Path, limits: Limits) -> Iterator[Store]:
+    def describe(cluster: Path) -> Store:
+        return _describe_django_tasks(postgres_database(cluster))
+
+    with _postgres(folder, _TASK_CLUSTER, "default", describe) as store:
+        yield store
+
+
+@contextmanager
+def _huey_store(folder: Path, limits: Limits) -> Iterator[Store]:
+    huey = {
+        "huey_class": "huey.SqliteHuey",
+        "name": "benchmarks",
+        "immediate": False,
+        "connection": {"filename": str(folder / "huey.sqlite3"), "timeout": 20, "fsync": False},
+    }
+    yield Store(
+        backend=_MEMORY_BACKEND,
+        apps=["channels", "huey.contrib.djhuey"],
+        library="huey",
+        settings={"HUEY": huey},
+        worker=["run_huey", "--workers", "{processes}", "--worker-type", "process", "--max-delay", _POLL_S],
     )
 
 
@@ -181,6 +256,13 @@ def _missing_for_redis() -> str | None:
 
 def _missing_for_postgres() -> str | None:
     packages = _missing_packages("channels_postgres", "psycopg", "psycopg_pool")
+    if packages is not None:
+        return packages
+    return missing_user() if find_postgres() else "not installed: PostgreSQL's server"
+
+
+def _missing_for_django_tasks_on_postgres() -> str | None:
+    packages = _missing_packages("django_tasks_db", "psycopg")
     if packages is not None:
         return packages
     return missing_user() if find_postgres() else "not installed: PostgreSQL's server"
@@ -239,6 +321,27 @@ CANDIDATES = {
             fresh_store=_postgres_store,
             missing=_missing_for_postgres,
             remains=_CLUSTER,
+        ),
+        Candidate(
+            key="django-tasks-sqlite",
+            title="django-tasks-db, SQLite",
+            fresh_store=_django_tasks_sqlite_store,
+            missing=lambda: _missing_packages("django_tasks_db"),
+            is_layer=False,
+        ),
+        Candidate(
+            key="django-tasks-postgres",
+            title="django-tasks-db, PostgreSQL",
+            fresh_store=_django_tasks_postgres_store,
+            missing=_missing_for_django_tasks_on_postgres,
+            is_layer=False,
+        ),
+        Candidate(
+            key="huey",
+            title="huey, SQLite",
+            fresh_store=_huey_store,
+            missing=lambda: _missing_packages("huey"),
+            is_layer=False,
         ),
     )
 }

@@ -36,12 +36,17 @@ def to_markdown(
             "Figures",
             f"Median (lowest to highest) of the repetitions; in brackets how many times the figure of {OURS.title}."
             " `!`: something was lost, doubled, out of order or went wrong; see below.",
-            _figures(results, [scenario for scenario in measured if not scenario.is_variation]),
+            _figures(results, [each for each in measured if not each.is_variation and not each.of_tasks]),
+        ),
+        _section(
+            "Tasks",
+            "Likewise; behind `=`, how many times the same figure without what is stored beside.",
+            _figures(results, [each for each in measured if each.of_tasks]),
         ),
         _section(
             "With a backlog, and with more processes",
             "Likewise; behind `=`, how many times the same layer's figure without backlog.",
-            _figures(results, [scenario for scenario in measured if scenario.is_variation]),
+            _figures(results, [each for each in measured if each.is_variation and not each.of_tasks]),
         ),
         _section(
             "What went wrong",
@@ -118,7 +123,8 @@ def _targets(results: Results) -> list[list[str]]:
 
 def _figures(results: Results, scenarios: Sequence[Scenario]) -> list[list[str]]:
     """Return a row for each figure, with a column for each layer."""
-    layers = [layer for layer in CANDIDATES if any(run.layer == layer for run in results.runs)]
+    keys = {scenario.key for scenario in scenarios}
+    layers = [layer for layer in CANDIDATES if any(run.layer == layer for run in results.runs if run.scenario in keys)]
     rows = [
         ["scenario", "figure", *(CANDIDATES[layer].title for layer in layers)],
         ["---", "---", *["---:"] * len(layers)],

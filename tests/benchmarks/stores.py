@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Limits", "Store", "configure_django", "copy_tree", "sqlite_database"]
+__all__ = ["STORE_VARIABLE", "Limits", "Store", "configure_django", "copy_tree", "django_settings", "sqlite_database"]
+
+STORE_VARIABLE = "CHANNELS_SQLITE_BENCHMARKS_STORE"
+"""The environment variable that tells workers of tasks of the store, as JSON."""
 
 _COPYING_LIMIT_S = 60.0
 
@@ -32,6 +35,10 @@ class Store:
     ``backend`` and ``config`` are those of CHANNEL_LAYERS; ``databases`` is added to DATABASES. ``lockable`` is an
     SQLite file whose write lock another process may take in a scenario about that, and ``files`` are those whose sizes
     are watched: what is stored, and its write-ahead log.
+
+    The others are for scenarios about tasks. ``library`` is the one that the tasks are written for, ``settings`` are
+    its own, and ``worker`` is the command after ``manage.py`` that starts its workers: ``{processes}`` in it stands for
+    their number; without that, it is started once for each. ``threads`` is how many tasks each process runs at once.
     """
 
     backend: str
@@ -42,6 +49,10 @@ class Store:
     routers: list[str] = field(default_factory=list)
     lockable: str | None = None
     files: dict[str, str] = field(default_factory=dict)
+    library: str | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    worker: list[str] = field(default_factory=list)
+    threads: int = 1
 
 
 _SQLITE_OPTIONS = {
@@ -68,8 +79,25 @@ def copy_tree(source: Path, target: Path) -> None:
     subprocess.run(["cp", "-a", str(source), str(target)], check=True, timeout=_COPYING_LIMIT_S)
 
 
+# Any: settings are of several types.
+def django_settings(store: Store) -> dict[str, Any]:
+    """Return the settings with ``store`` behind the default channel layer, and behind the tasks."""
+    tasks = {"BENCHMARK_LIBRARY": store.library, **store.settings} if store.library else {}
+    return {
+        "SECRET_KEY": "only for benchmarks",
+        "INSTALLED_APPS": [*store.apps, *(["tests.benchmarks.task_app"] if store.library else [])],
+        "DATABASES": {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}, **store.databases},
+        "DATABASE_ROUTERS": store.routers,
+        "CHANNEL_LAYERS": {"default": {"BACKEND": store.backend, "CONFIG": store.config}},
+        "DEFAULT_AUTO_FIELD": "django.db.models.BigAutoField",
+        "USE_TZ": True,
+        "TIME_ZONE": "UTC",
+        **tasks,
+    }
+
+
 def configure_django(store: Store) -> None:
-    """Set Django up in this process, with ``store`` behind the default channel layer. Once per process."""
+    """Set Django up in this process, with ``django_settings``. Once per process."""
     import django
     from django.conf import settings
     from django.db import connections
@@ -77,15 +105,7 @@ def configure_django(store: Store) -> None:
     # channels-lite aio stores local time, where Django reads UTC.
     os.environ["TZ"] = "UTC"
     time.tzset()
-    settings.configure(
-        INSTALLED_APPS=store.apps,
-        DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}, **store.databases},
-        DATABASE_ROUTERS=store.routers,
-        CHANNEL_LAYERS={"default": {"BACKEND": store.backend, "CONFIG": store.config}},
-        DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
-        USE_TZ=True,
-        TIME_ZONE="UTC",
-    )
+    settings.configure(**django_settings(store))
     django.setup()
     # Loads the backend: a Django project has a database, whatever its channel layer, and memory is compared, too.
     connections["default"]

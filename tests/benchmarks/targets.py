@@ -82,12 +82,20 @@ def _all(results: Results) -> Iterator[Target]:
         yield Target(scenario, "servers' CPU per delivery, us", "at most", 22, ours(scenario, "cpu"))
         yield beside(scenario, "cpu", _PUBSUB, 1)
         yield beside(scenario, "cpu", _CORE, 1 / 2)
+    for scenario in ("tasks-latency-idle", "tasks-latency-load"):
+        yield Target(scenario, "enqueue to start, p50, ms", "at most", 5, ours(scenario, "p50"))
+    for processes in (1, 2, 4):
+        for other in SCENARIOS[f"tasks-run-{processes}"].layers:
+            if other != OURS.key:
+                yield beside(f"tasks-run-{processes}", "rate", other, 1)
+    yield without_fault("tasks-enqueue-4-writers")
     for stored in SCENARIOS.values():
         if stored.base is None:
             continue
         metric = stored.metrics[0]
         bound: Literal["at least", "at most"] = "at least" if metric.higher_is_better else "at most"
-        limit = 1 / 1.15 if metric.higher_is_better else 1.15
+        factor = 1.5 if stored.of_tasks else 1.15
+        limit = 1 / factor if metric.higher_is_better else factor
         seen = results.ratio_to_base(stored.key, OURS.key, metric.key) or math.nan
         yield Target(stored.key, f"{metric.title}, times that without backlog", bound, limit, seen)
     for key, title in (("p99", "latency p99"), ("file", "file size"), ("wal", "WAL size")):

@@ -249,10 +249,6 @@ def say_nothing_when_destroyed(task: "asyncio.Task[Any]") -> None:
     task._log_destroy_pending = False  # type: ignore[attr-defined]  # as above
 
 
-def connection_of(store: Store) -> sqlite3.Connection:
-    return store._connection
-
-
 # Annotated by name alone: with Django 5.2 the class cannot be imported.
 
 

@@ -313,3 +313,32 @@ def test_the_smallest_run_measures_ours_and_in_memory_without_a_fault(tmp_path: 
         assert run["values"]["p50"] > 0
     for scenario in scenarios:
         assert f"| {scenario} | p50, us | " in done.stdout
+
+
+def test_scenarios_of_tasks_run_over_queues_of_tasks_and_the_others_over_layers() -> None:
+    queues = {key for key, candidate in CANDIDATES.items() if not candidate.is_layer}
+    assert {at for _, at in steps_of("tasks")} == {"sqlite", *queues}
+    assert not {at for _, at in steps_of("send-receive", "idle")} & queues
+    assert {at for _, at in steps_of("tasks-claim")} == {"sqlite"}
+
+
+def test_tasks_have_a_table_of_their_own() -> None:
+    runs = [
+        a_run("ping-pong", "sqlite", {"p50": 100.0, "p99": 100.0}),
+        a_run("tasks-run-2", "sqlite", {"rate": 1000.0}),
+        a_run("tasks-run-2", "huey", {"rate": 500.0}),
+    ]
+    main, _, second = to_markdown(runs, {}, "").partition("## Tasks")
+    assert "| scenario | figure | channels_sqlite |\n" in main
+    assert "| scenario | figure | channels_sqlite | huey, SQLite |\n" in second
+    assert the_row(second, "tasks-run-2", "rate, tasks/s") == ["1,000", "500 [0.5]"]
+    assert the_row(main, "tasks-run-2", "rate, times that of huey, SQLite") == ["at least 1", "2", "yes"]
+
+
+def test_what_is_stored_beside_may_cost_tasks_half_as_much_again() -> None:
+    runs = [
+        a_run("tasks-claim", "sqlite", {"p50": 100.0, "p99": 100.0, "rate": 1.0}),
+        a_run("tasks-claim-beside", "sqlite", {"p50": 151.0, "p99": 100.0, "rate": 1.0}),
+    ]
+    figure = "enqueue, look and claim, p50, times that without backlog"
+    assert the_row(to_markdown(runs, {}, ""), "tasks-claim-beside", figure) == ["at most 1.5", "1.51", "**no**"]

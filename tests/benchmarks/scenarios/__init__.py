@@ -18,6 +18,7 @@ from .send_receive import (
 )
 from .steady import STEADY
 from .sync_calls import SYNC_GROUP_SEND, SYNC_SEND
+from .tasks import TASKS
 from .websockets import make_echoes, make_websockets
 from .work_queue import WORK_QUEUE, WORK_QUEUE_DEEP, WORK_QUEUE_WITH_BACKLOG, WORK_QUEUE_WITH_SCHEDULED
 
@@ -61,6 +62,7 @@ SCENARIOS = {
             for direct in (False, True)
         ),
         *(make_echoes(rate=rate, direct=direct) for rate in (10, 100, 1_000) for direct in (False, True)),
+        *TASKS,
         STEADY,
     )
 }

@@ -45,7 +45,8 @@ class Scenario:
     that getting ready may take. ``series`` are figures minute by minute, made by ``make_series``. ``base`` is the key
     of the scenario without backlog that this one is compared with. ``varies``: it is a variation of another scenario
     without being compared with it. ``open_ended`` is explained at ``count_faults``.
-    ``layers``: the keys of those that it is for, all where there are none.
+    ``layers``: the keys of those that it is for, all layers where there are none. ``of_tasks``: it is about tasks, and
+    its figures have a table of their own.
     ``once``: not repeated, and of a length of its own; ``in_quick``: whether the quick variant has it.
     """
 
@@ -63,6 +64,7 @@ class Scenario:
     varies: bool = False
     open_ended: bool = False
     layers: tuple[str, ...] = ()
+    of_tasks: bool = False
     once: bool = False
     in_quick: bool = True
 
