@@ -29,7 +29,7 @@ from .base import Accounts, Role, Scenario
 
 __all__ = ["TASKS"]
 
-_LAYERS = ("sqlite", "django-tasks-sqlite", "django-tasks-postgres", "huey")
+_LAYERS = ("sqlite", "django-tasks-sqlite", "django-tasks-postgres", "huey", "huey-unsynced")
 _START_LIMIT_S = 60.0
 _END_LIMIT_S = 120.0
 _STOP_LIMIT_S = 10.0
