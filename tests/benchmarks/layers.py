@@ -8,8 +8,8 @@ Of the task queues, all keep results and log each task, as they do by default. W
   default pauses, which it would let grow to 10 s.
 - SQLite is set as the README recommends, for django-tasks-db too. huey has no option for ``synchronous=NORMAL``, so it
   is measured twice: as it is by default, with SQLite's default (a sync at each commit: more than the others promise),
-  and with ``fsync=False`` (``synchronous=OFF``: less than they do). It deletes a task before it runs: a killed worker loses
-  what it has begun.
+  and with ``fsync=False`` (``synchronous=OFF``: less than they do). It deletes a task before it runs: a killed worker
+  loses what it has begun.
 - PostgreSQL's ``synchronous_commit`` is off, as for the layers.
 - django-tasks-db runs one task at a time in each process. huey's documentation has processes for what needs the CPU,
   each with one task at a time. Ours has its four threads.
