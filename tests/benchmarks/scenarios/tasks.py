@@ -9,6 +9,7 @@ import asyncio
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -78,8 +79,15 @@ def _workers(store: Store, folder: str, processes: int) -> Iterator[list[int]]:
 
 
 def _start(command: Sequence[str], environment: Mapping[str, str], output: IO[bytes]) -> "subprocess.Popen[bytes]":
+    """Start one, which is told to end with the process that measures, however that ends (where there is `setpriv`)."""
+    setpriv = shutil.which("setpriv")
     return subprocess.Popen(
-        command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+        command if setpriv is None else [setpriv, "--pdeathsig", "TERM", *command],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        start_new_session=True,
     )
 
 
