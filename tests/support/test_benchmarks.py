@@ -8,7 +8,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import django
 import pytest
 
 from tests.benchmarks.__main__ import _parser, _steps
@@ -321,26 +320,6 @@ def test_scenarios_of_tasks_run_over_queues_of_tasks_and_the_others_over_layers(
     assert {at for _, at in steps_of("tasks")} == {"sqlite", *queues}
     assert not {at for _, at in steps_of("send-receive", "idle")} & queues
     assert {at for _, at in steps_of("tasks-claim")} == {"sqlite"}
-
-
-@pytest.mark.slow
-@pytest.mark.processes
-@pytest.mark.skipif(django.VERSION < (6, 0), reason="tasks need Django 6.0")
-def test_tasks_are_run_and_measured(tmp_path: Path) -> None:
-    file = tmp_path / "report.json"
-    scenarios = ["tasks-enqueue", "tasks-run-1", "tasks-latency-load", "tasks-claim"]
-    chosen = [f"--scenario={scenario}" for scenario in scenarios]
-    command = [sys.executable, "-m", "tests.benchmarks", *chosen, "--quick", "--layer=sqlite", "--seconds=0.1"]
-    done = subprocess.run(
-        [*command, f"--json={file}"], capture_output=True, text=True, timeout=RUN_LIMIT_S, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    runs = json.loads(file.read_text())["runs"]
-    assert [run["scenario"] for run in runs] == scenarios
-    for run in runs:
-        assert (run["outcome"], run["remark"]) == ("ok", "")
-        assert (run["counts"]["expected"] > 0, run["counts"]["lost"], run["counts"]["twice"]) == (True, 0, 0)
-        assert all(value > 0 for value in run["values"].values())
 
 
 def test_tasks_have_a_table_of_their_own() -> None:
