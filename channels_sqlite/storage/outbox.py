@@ -183,7 +183,13 @@ class Outbox:
         return self._database.writing
 
     def flush_stale(self) -> None:
-        """Hand writes whose event loop ended before it could flush them to the background thread."""
+        """Hand writes whose event loop ended before it could flush them to the background thread.
+
+        Closed loops are forgotten: what was to go on in them keeps them from being collected.
+        """
+        with self._queue_lock:
+            for loop in [loop for loop in self._answers if loop.is_closed()]:
+                del self._answers[loop]
         if self._queue and (self._flushing is None or self._flushing.is_closed()):
             self._offload()
 

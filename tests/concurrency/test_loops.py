@@ -401,6 +401,30 @@ def test_loop_closed_while_its_send_waits_for_the_lock_harms_nobody(
     assert received == ["sent by a loop that is gone", "last"]
 
 
+def test_a_loop_closed_while_its_send_waits_for_the_lock_is_forgotten(
+    sync_layer: SqliteChannelLayer, database: ChannelDatabase
+) -> None:
+    specific_of(sync_layer)
+    loop = asyncio.new_event_loop()
+    with closing(sqlite3.connect(database.path, isolation_level=None)) as holder:
+        holder.execute("BEGIN IMMEDIATE")
+        sending = loop.create_task(sync_layer.send("channel", {"n": 0}))
+        loop.run_until_complete(asyncio.sleep(0.05))
+        assert not sending.done()
+        loop.close()
+        holder.execute("ROLLBACK")
+    assert asyncio.run(receive_within(sync_layer, "channel", DEADLINE_S)) == {"n": 0}
+    forget(sending)
+    gone = weakref.ref(loop)
+    del loop, sending
+
+    def is_collected() -> bool:
+        gc.collect()
+        return gone() is None
+
+    eventually(is_collected, DEADLINE_S)
+
+
 def test_loop_closed_with_a_flush_to_come_still_gets_its_messages_sent(
     sync_layer: SqliteChannelLayer, loops: Callable[[], LoopThread]
 ) -> None:
