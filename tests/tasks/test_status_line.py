@@ -84,7 +84,7 @@ def test_on_a_terminal_one_line_is_kept_up_to_date(
     eventually(lambda: terminal.line.startswith("0 waiting, 0 running, 2 done, 1 failed, "), DEADLINE_S)
     # In place: no line was ended, and none tells of a task.
     assert "\n" not in terminal.printed
-    assert terminal.printed.count(ERASE) >= 5
+    assert terminal.printed.count(ERASE) >= 4  # one for each of the texts above; how many more is a matter of time
     assert "starts" not in terminal.printed
     worker.signal(signal.SIGTERM)
     assert worker.wait() == 0
