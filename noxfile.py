@@ -14,6 +14,7 @@ ENVIRONMENTS = ROOT / ".environments"
 sys.path.insert(0, str(ROOT))
 
 from tests.packaging.distributions import faults
+from tests.packaging.site import from_elsewhere
 from tests.support import forky
 from tests.support.machine import MissingProgramsError, find_interpreters, install_programs
 
@@ -61,9 +62,15 @@ VARIABLES = {"CI": "true"}
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Format and lint: ruff."""
-    install(session, "--group", "lint")
-    run_all(session, ["ruff", "format", "--check", "."], ["ruff", "check", "."])
+    """Format and lint: ruff. The site: mkdocs, and whether it needs anything from elsewhere."""
+    install(session, "--group", "lint", "--group", "docs")
+    site = ENVIRONMENTS / "site"
+    build = ["mkdocs", "build", "--strict", "--site-dir", str(site)]
+    session.env["NO_MKDOCS_2_WARNING"] = "1"  # what the theme has to say of the next MkDocs
+    run_all(session, ["ruff", "format", "--check", "."], ["ruff", "check", "."], build)
+    fetched = from_elsewhere(site)
+    if fetched:
+        session.error("; ".join(fetched))
 
 
 @nox.session

@@ -14,6 +14,7 @@ from django.db import DEFAULT_DB_ALIAS, router
 
 from channels_sqlite.channel_layers import LayerEntry, entries, layer_aliases, our_entries
 from channels_sqlite.checks import ids
+from channels_sqlite.checks.pages import OPTIONS_PAGE
 from channels_sqlite.codec import Codec
 from channels_sqlite.db_routers import APP_LABEL, ChannelsRouter
 from channels_sqlite.exceptions import UnusableAliasError
@@ -87,7 +88,7 @@ def _check_config(entry: LayerEntry) -> Iterator[CheckMessage]:
             hint = f"{_sentence(fault.remedy)} " if fault.remedy else ""
             yield Error(
                 f"CONFIG has {fault.option!r}, which {fault.problem} of a SqliteChannelLayer.",
-                hint=f'{hint}See "Options" in the README for all that there are.',
+                hint=f"{hint}See {OPTIONS_PAGE} for all options.",
                 obj=entry.setting,
                 id=ids.UNKNOWN_OPTION,
             )

@@ -16,6 +16,7 @@ from django.core.checks.registry import registry
 from django.utils.module_loading import import_string
 
 from channels_sqlite.checks import ids
+from channels_sqlite.checks.pages import TASK_OPTIONS_PAGE
 
 __all__ = ["check_tasks", "replace_djangos_check"]
 
@@ -60,7 +61,7 @@ def _check(
         for fault in faults:
             yield Error(
                 f"A task backend's setting is wrong: {fault}.",
-                hint=f'Change it in {setting}; see "Tasks" in the README for all options.',
+                hint=f"Change it in {setting}; see {TASK_OPTIONS_PAGE} for all options.",
                 obj=setting,
                 id=ids.TASKS_IMPOSSIBLE,
             )

@@ -10,7 +10,7 @@ at once. They agree over the notice board (``board.py``), never over the layer. 
 ``Account``; loss, duplicates and disorder are counted from those of all roles, and figures are made of them.
 
 To add a scenario, write a module in ``scenarios/`` that makes a ``Scenario`` and list it in ``scenarios/__init__.py``;
-README.md describes it in a line. Its roles are functions from a ``Player`` to an ``Account``. They
+``docs/benchmarks.md`` describes it in a line. Its roles are functions from a ``Player`` to an ``Account``. They
 
 - give every expected delivery an ``identity``, one stream for each sequence that must stay in order, and note it in
   ``sent`` and ``received``;

@@ -11,8 +11,8 @@ from playwright.sync_api import Browser, sync_playwright
 from tests.browser.site import Site, manage
 from tests.browser.visitor import DESKTOP, Visitor
 
-# The example makes its thumbnails in tasks, and has none with a Django that knows no tasks.
-collect_ignore = [] if django.VERSION >= (6, 0) else ["test_jobs.py"]
+# The example's thumbnails and the tutorial's job are tasks, and there are none with a Django that knows no tasks.
+collect_ignore = [] if django.VERSION >= (6, 0) else ["test_jobs.py", "test_tutorial.py"]
 
 VisitorFactory = Callable[..., Visitor]
 

@@ -276,13 +276,14 @@ def test_manage_py_test_with_live_servers_and_databases_on_disk(users_project: P
     assert re.search(r"Ran 4 tests", printed), printed
 
 
-def test_pytest_with_databases_in_memory_and_the_code_of_the_readme(users_project: Project) -> None:
+def test_pytest_with_databases_in_memory_and_the_code_of_the_documentation(users_project: Project) -> None:
     from tests.packaging.test_readme import files_in
 
+    messages = {name: text for name, text in files_in("docs/sync.md").items() if name == "photos/messages.py"}
     users_project.write("pytest.ini", PYTEST_INI)
     users_project.write("project/test_chat.py", PYTESTS)
     users_project.write("photos/__init__.py", "")
-    for name, text in files_in("Typed handles", "Testing").items():
+    for name, text in {**messages, **files_in("docs/testing.md")}.items():
         users_project.write(name, text)
     printed = run(users_project, "-m", "pytest", "-p", "no:cacheprovider")
     assert "11 passed" in printed, printed

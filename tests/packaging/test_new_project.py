@@ -20,7 +20,7 @@ from websockets.sync.client import connect
 
 from tests.django.project import COMMAND_DEADLINE_S, Project
 from tests.packaging.ids import IDS
-from tests.packaging.readme import blocks
+from tests.packaging.pages import README, Block, blocks
 from tests.settings import RUN_FOLDER
 from tests.support.programs import HOST, Program, Started, free_port, listens
 from tests.support.waiting import eventually
@@ -36,7 +36,13 @@ NOT_BY_SETTINGS = {*MACHINE_DEPENDENT, *OF_TASKS, "channels_sqlite.E006", "chann
 
 def quickstart(language: str) -> list[str]:
     """The blocks of the quickstart."""
-    return [block.text for block in blocks() if (block.section, block.language) == ("Quickstart", language)]
+    return [block.text for block in blocks(README) if (block.section, block.language) == ("Quickstart", language)]
+
+
+def chat() -> list[Block]:
+    """The files of the chat that the README begins, and the page about consumers completes."""
+    found = [*blocks(README), *blocks("docs/consumers.md")]
+    return [block for block in found if block.file and block.file != "mysite/tasks.py"]  # that needs Django 6.0
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +55,8 @@ def followed(tmp_path_factory: pytest.TempPathFactory) -> Project:
     assert "[..., " in settings
     with (folder / "mysite" / "settings.py").open("a") as file:
         file.write(settings.replace("[..., ", "[*INSTALLED_APPS, "))
-    for block in blocks():
-        if block.section == "In consumers" and block.file:
-            (folder / block.file).write_text(block.text)
+    for block in chat():
+        (folder / block.file).write_text(block.text)
     project = Project(folder)
     for command in quickstart("")[0].splitlines():
         program, *arguments = shlex.split(command)
@@ -118,11 +123,16 @@ def test_the_chat_of_the_readme_speaks_to_another_process(followed: Project, sta
         assert json.loads(one.recv(DEADLINE_S)) == {"text": "hello"}
         followed.shell("import asyncio, mysite.announcements as a; asyncio.run(a.announce('to all'))")
         assert json.loads(one.recv(DEADLINE_S)) == {"text": "to all"}
+        followed.shell(
+            "from django.test import RequestFactory; from mysite.views import announce;"
+            "assert announce(RequestFactory().post('/', {'text': 'by a view'})).status_code == 204"
+        )
+        assert json.loads(one.recv(DEADLINE_S)) == {"text": "by a view"}
     server.process.terminate()
     assert server.wait(DEADLINE_S) in (0, -signal.SIGTERM), server.output
     assert "Traceback" not in server.output
     left = {path.name for path in (followed.folder / "channels.sqlite3.wake").iterdir()}
-    assert left <= {"housekeeping.lock"}, "lifespan did not close the layer"
+    assert left <= {"checkpoint.lock", "housekeeping.lock"}, "lifespan did not close the layer"
 
 
 # Slips

@@ -12,7 +12,7 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 
 import channels_sqlite
-from tests.packaging.readme import section
+from tests.packaging.pages import section
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -112,8 +112,10 @@ def test_tasks_of_a_django_that_has_none_say_what_they_need() -> None:
         importlib.import_module("channels_sqlite.tasks")
 
 
-def test_the_readme_and_the_package_say_which_modules_are_public() -> None:
-    [paragraph] = [text for text in section("How it works").split("\n\n") if text.startswith("Public are ")]
+def test_the_documentation_and_the_package_say_which_modules_are_public() -> None:
+    [paragraph] = [
+        text for text in section("docs/how-it-works.md", "The files").split("\n\n") if text.startswith("Public are ")
+    ]
     assert sorted(set(re.findall(r"`([\w.]+)`", paragraph))) == sorted({*PUBLIC, *OF_TASKS})
     [sentence] = re.findall(r"Public are [^.]+\.", channels_sqlite.__doc__ or "")
     modules = set(re.findall(r"`(\w+)`", sentence)) - {"channels_sqlite"}

@@ -1,5 +1,9 @@
-"""The code in the README runs as it stands there, in a project made as the README says."""
+"""The code in the pages about photos runs as it stands there, in a project made as the README says."""
 
+import dataclasses
+import importlib
+import inspect
+import re
 import signal
 from pathlib import Path
 
@@ -9,19 +13,18 @@ from channels.layers import channel_layers
 from django.test import override_settings
 
 from channels_sqlite import get_sync_channel_layer
+from channels_sqlite.layers import SqliteChannelLayer
+from channels_sqlite.options import Options
 from tests.django.project import start_project
-from tests.packaging.readme import blocks
+from tests.packaging.pages import blocks, table
 from tests.support.waiting import eventually
 
-SECTIONS = (
-    "In synchronous code",
-    "Typed handles",
-    "Background work without Celery",
-    "When one machine is not enough",
-)
+PHOTOS = ("docs/sending.md", "docs/sync.md", "docs/workers.md")
+REDIS = "docs/redis.md"
+TESTING = "docs/testing.md"
 DEADLINE_S = 60
 
-# What a project of photos has beside the code of the README.
+# What a project of photos has beside the code of the pages.
 SURROUNDINGS = {
     "photos/__init__.py": "",
     "photos/apps.py": """
@@ -103,26 +106,24 @@ USE_TASK = """
 """
 
 
-def _blocks(section: str) -> list[str]:
-    """The Python code in a section."""
-    found = [block.text for block in blocks() if (block.section, block.language) == (section, "python")]
-    assert found, f"the README has no Python code in {section!r}"
+def _blocks(page: str) -> list[str]:
+    """The Python code in a page."""
+    found = [block.text for block in blocks(page) if block.language == "python"]
+    assert found, f"{page} has no Python code"
     return found
 
 
-def files_in(*sections: str) -> dict[str, str]:
+def files_in(*pages: str) -> dict[str, str]:
     """The code that names its file in its first line."""
-    named = [block for block in blocks() if block.section in sections and block.file]
+    named = [block for page in pages for block in blocks(page) if block.file]
     found = {block.file: block.text for block in named}
     assert len(found) == len(named)
     return found
 
 
-def test_all_code_of_these_sections_is_run() -> None:
-    settings = _blocks("When one machine is not enough")
-    assert len(settings) == 1
-    assert len(files_in(*SECTIONS)) == sum(len(_blocks(section)) for section in SECTIONS) - len(settings)
-    assert set(files_in(*SECTIONS)) == {
+def test_all_code_of_these_pages_is_run() -> None:
+    assert len(files_in(*PHOTOS)) == sum(len(_blocks(page)) for page in PHOTOS)
+    assert set(files_in(*PHOTOS)) == {
         "photos/async_views.py",
         "photos/management/commands/make_thumbnails.py",
         "photos/messages.py",
@@ -134,14 +135,14 @@ def test_all_code_of_these_sections_is_run() -> None:
 
 
 def test_all_code_about_testing_is_run() -> None:  # by tests/django/test_testing_runs.py
-    assert len(files_in("Testing")) == len(_blocks("Testing")) == 3
+    assert len(files_in(TESTING)) == len(_blocks(TESTING)) == 3
 
 
 @pytest.mark.processes
 def test_a_view_a_signal_handler_a_worker_an_async_view_and_a_task_run(no_leaks: None, tmp_path: Path) -> None:
     project = start_project(tmp_path)
     project.settings("INSTALLED_APPS += ['photos']\n")
-    for name, text in {**SURROUNDINGS, **files_in(*SECTIONS)}.items():
+    for name, text in {**SURROUNDINGS, **files_in(*PHOTOS)}.items():
         project.write(name, text)
     project.migrated()
     with_tasks = django.VERSION >= (6, 0)
@@ -155,8 +156,29 @@ def test_a_view_a_signal_handler_a_worker_an_async_view_and_a_task_run(no_leaks:
     assert [line for line in printed.splitlines() if line.endswith(" ran")] == expected + ["the task ran"] * with_tasks
 
 
+def test_the_settings_for_coming_from_another_layer_make_a_layer() -> None:
+    (block,) = _blocks("docs/migrating.md")
+    settings: dict[str, dict[str, dict[str, object]]] = {}
+    exec(block, settings)
+    with override_settings(CHANNEL_LAYERS=settings["CHANNEL_LAYERS"]):
+        assert isinstance(channel_layers["default"], SqliteChannelLayer)
+
+
+def test_the_options_of_channels_redis_are_all_named_with_what_is_here() -> None:
+    of_redis, of_pubsub = (
+        set(inspect.signature(getattr(importlib.import_module(f"channels_redis.{module}"), name)).parameters)
+        for module, name in (("core", "RedisChannelLayer"), ("pubsub", "RedisPubSubLoopLayer"))
+    )
+    rows = table("docs/migrating.md", "Options of channels_redis")
+    named = {name for row in rows for name in re.findall(r"`(\w+)`", row[0])}
+    assert named >= of_redis
+    assert named - of_redis <= of_pubsub
+    here = {name for row in rows for name in re.findall(r"^`(\w+)`", row[1])}
+    assert here <= {field.name for field in dataclasses.fields(Options)}
+
+
 def test_the_settings_for_redis_make_a_layer_that_the_facade_takes() -> None:
-    (block,) = _blocks("When one machine is not enough")
+    (block,) = _blocks(REDIS)
     settings: dict[str, dict[str, dict[str, object]]] = {}
     exec(block, settings)
     with override_settings(CHANNEL_LAYERS=settings["CHANNEL_LAYERS"]):

@@ -1,4 +1,4 @@
-"""The sessions of `noxfile.py`, and what the README says of them."""
+"""The sessions of `noxfile.py`, and what CONTRIBUTING.md says of them."""
 
 import json
 import re
@@ -10,7 +10,7 @@ from typing import Any
 import nox
 import pytest
 
-from tests.packaging.readme import table
+from tests.packaging.pages import table
 from tests.support.machine import find_interpreters
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,8 +25,8 @@ def sessions() -> list[dict[str, Any]]:
     return found
 
 
-def test_the_readme_describes_every_session(sessions: list[dict[str, Any]]) -> None:
-    described = [row[0].strip("`") for row in table("Contributing")]
+def test_every_session_is_described(sessions: list[dict[str, Any]]) -> None:
+    described = [row[0].strip("`") for row in table("CONTRIBUTING.md", "One command")]
     assert described == list(dict.fromkeys(session["name"] for session in sessions))
 
 

@@ -1,4 +1,4 @@
-"""Every error text and log line that the README's table of troubles quotes is what the code says when it happens."""
+"""Every error text and log line that the table of troubles quotes is what the code says when it happens."""
 
 import asyncio
 import errno
@@ -29,14 +29,14 @@ from channels_sqlite.reports import Reports
 from channels_sqlite.storage import isolation
 from channels_sqlite.sync import SyncChannelLayer
 from tests.faults.support import query, set_clock
-from tests.packaging.readme import table
+from tests.packaging.pages import table
 from tests.support import inside
 from tests.support.databases import ChannelDatabase, channel_database, fresh_file
 from tests.support.waiting import aeventually, eventually
 
 DEADLINE_S = 30
 
-TROUBLES = table("Troubleshooting")
+TROUBLES = table("docs/troubleshooting.md", "Symptoms")
 CODE = [code for row in TROUBLES for code in re.findall(r"`([^`]+)`", row[0])]
 QUOTES = [code for code in CODE if " " in code]
 """What stands between backticks in the first column and is more than a name."""

@@ -16,13 +16,12 @@ from django.core.management import BaseCommand, load_command_class
 
 from channels_sqlite.tasks.options import TaskOptions
 from tests.django.project import Project, start_project
-from tests.packaging.readme import Block, blocks, table
+from tests.packaging.pages import README, Block, anchors, blocks, page, table
 from tests.support import inside
-from tests.support.databases import ROOT
 from tests.tasks.setup import DEADLINE_S
 
-FILE = ROOT / "docs" / "tasks.md"
-TEXT = FILE.read_text(encoding="utf-8")
+PAGE = "docs/tasks.md"
+TEXT = page(PAGE)
 SETTINGS = "mysite/settings.py"
 
 # What the project has beside the code of the documentation.
@@ -106,7 +105,7 @@ when = datetime.now(timezone.utc) + timedelta(hours=1)
 
 
 def python_blocks(*, named: bool) -> list[Block]:
-    return [block for block in blocks(FILE) if block.language == "python" and bool(block.file) == named]
+    return [block for block in blocks(PAGE) if block.language == "python" and bool(block.file) == named]
 
 
 @pytest.fixture
@@ -135,7 +134,7 @@ def test_every_block_is_known() -> None:
         "users/views.py",
     ]
     assert len(python_blocks(named=False)) == 1
-    languages = [block.language for block in blocks(FILE) if block.language != "python"]
+    languages = [block.language for block in blocks(PAGE) if block.language != "python"]
     assert languages == ["", "ini", "ini", "yaml"]
 
 
@@ -166,11 +165,43 @@ def test_the_tests_pass_and_the_schedule_is_sound(project: Project) -> None:
     assert count == 2
 
 
+WORKER_OF_THE_README = """
+from channels_sqlite import get_sync_channel_layer
+from mysite.tasks import report
+
+layer = get_sync_channel_layer()
+layer.group_add("room", "page")
+report.enqueue(12)
+"""
+
+HEARD_BY_THE_README = """
+from channels_sqlite import get_sync_channel_layer
+
+for _ in range(12):
+    print(get_sync_channel_layer().receive("page", timeout=0)["text"])
+"""
+
+
+@pytest.mark.processes
+def test_the_worker_of_the_readme_runs(no_leaks: None, tmp_path: Path) -> None:
+    [tasks] = re.findall(r"`(TASKS = .+)`", page(README))
+    [code] = [block.text for block in blocks(README) if block.file == "mysite/tasks.py"]
+    project = start_project(tmp_path)
+    project.settings(tasks)
+    project.write("mysite/__init__.py", "")
+    project.write("mysite/tasks.py", code)
+    project.migrated()
+    project.shell(WORKER_OF_THE_README)
+    project.manage("channels_worker", "--burst")
+    heard = [line for line in project.shell(HEARD_BY_THE_README).splitlines() if line.startswith("page ")]
+    assert heard == [f"page {number} of 12" for number in range(1, 13)]
+
+
 # Options, commands, names
 
 
 def test_the_table_of_options_has_every_option_in_order_with_its_default() -> None:
-    rows = {row[0].strip("`"): row[1].strip("`") for row in table("Tasks")}
+    rows = {row[0].strip("`"): row[1].strip("`") for row in table("docs/options.md", "Options of tasks")}
     defaults = TaskOptions()
     expected = {field.name: getattr(defaults, field.name) for field in fields(TaskOptions)}
     assert list(rows) == list(expected)
@@ -200,7 +231,7 @@ def test_every_command_of_the_worker_is_one_that_it_takes() -> None:
 
 def test_the_units_for_systemd_and_supervisor_stop_a_worker_as_it_wants_to_be_stopped() -> None:
     parsed = []
-    for block in blocks(FILE):
+    for block in blocks(PAGE):
         if block.language == "ini":
             parser = configparser.ConfigParser()
             parser.read_string(block.text)
@@ -214,10 +245,6 @@ def test_the_units_for_systemd_and_supervisor_stop_a_worker_as_it_wants_to_be_st
 
 
 def test_links_lead_somewhere() -> None:
-    headings = re.findall(r"^#+ (.+)$", TEXT, re.MULTILINE)
-    anchors = {re.sub(r"[^\w\- ]", "", heading).lower().replace(" ", "-") for heading in headings}
     links = set(re.findall(r"\]\(#([^)]+)\)", TEXT))
     assert len(links) >= 7
-    assert links <= anchors
-    for path in re.findall(r"\]\((\.\.[^)#]*)", TEXT):
-        assert (FILE.parent / path).is_file()
+    assert links <= anchors(PAGE)

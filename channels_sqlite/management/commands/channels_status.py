@@ -116,7 +116,7 @@ class Looking:
         return found if found[-1] else found[:-1]
 
     def json(self, indent: int | None = None) -> str:
-        """Return it all as JSON; the README has its shape."""
+        """Return it all as JSON; docs/status.md has its shape."""
         shape = {
             "layers": [self._seen[entry.alias][1].as_json() for entry in self.entries if entry.alias in self._seen],
             "skipped": [{"alias": entry.alias, "backend": entry.backend} for entry in self.skipped],
