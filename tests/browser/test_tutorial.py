@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -137,13 +138,34 @@ def sees_lines(visitor: Visitor, *texts: str) -> None:
     expect(visitor.page.locator("#lines li")).to_have_text(list(texts), timeout=DEADLINE_MS)
 
 
+def sees_last_line(visitor: Visitor, text: str) -> None:
+    expect(visitor.page.locator("#lines li").last).to_have_text(text, timeout=DEADLINE_MS)
+
+
 def sees_bar_full(visitor: Visitor) -> list[int]:
-    """Return the values that the bar has had, once it is full."""
+    """Return the values that the bar has had since this was asked last, once it is full."""
     bar = visitor.page.locator("#bar")
     expect(bar).to_have_js_property("value", STEPS, timeout=3 * DEADLINE_MS)
     expect(bar).to_have_js_property("max", STEPS, timeout=DEADLINE_MS)
-    seen: list[int] = visitor.page.evaluate("window.seen")
+    seen: list[int] = visitor.page.evaluate("window.seen.splice(0)")
     return seen
+
+
+def kills_worker_in_the_middle(visitor: Visitor, worker: Program, line: str) -> bool:
+    """Start a job, and press Ctrl-C twice while its bar moves; whether that came before the bar was full."""
+    visitor.page.get_by_role("button", name="Make a report").click()
+    visitor.page.wait_for_function(f"document.getElementById('bar').value < {STEPS}", timeout=DEADLINE_MS)
+
+    def ends() -> bool:
+        worker.process.send_signal(signal.SIGINT)  # two that come at once are one
+        return worker.process.poll() is not None
+
+    eventually(ends, 30, what=f"no worker: {worker.output}")
+    # What it had told is on the page before this.
+    says(visitor, line)
+    sees_last_line(visitor, line)
+    value: int = visitor.page.locator("#bar").evaluate("bar => bar.value")
+    return value < STEPS
 
 
 def test_every_block_is_one_that_a_reader_can_follow() -> None:
@@ -203,6 +225,20 @@ def test_who_follows_the_tutorial_has_a_chat_in_two_browsers_and_a_job(
         assert seen == sorted(set(seen)), seen
         assert len(seen) > 1, "the bar has not moved"
     ann.page.screenshot(path=tmp_path / "ann.png")
+
+    [start] = [block for block in blocks(PAGE) if "channels_worker" in block.text]
+    for attempt in range(10):  # a machine may stand still just then
+        killed = kills_worker_in_the_middle(ann, reader.programs.pop(), f"killed {attempt}")
+        sees_last_line(bob, f"killed {attempt}")
+        before = bob.page.evaluate("window.seen.length")
+        reader.follow(start)
+        if killed:
+            break
+    else:
+        pytest.fail("every job was done before its worker could be killed")
+    seen = sees_bar_full(bob)
+    assert seen[before:] == sorted(set(seen[before:])), seen
+    assert seen[before] < STEPS, "the bar has not begun anew"
     for program in reader.programs:
         assert program.process.poll() is None, program.output
         assert "Traceback" not in program.output

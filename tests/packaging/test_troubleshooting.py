@@ -29,14 +29,15 @@ from channels_sqlite.reports import Reports
 from channels_sqlite.storage import isolation
 from channels_sqlite.sync import SyncChannelLayer
 from tests.faults.support import query, set_clock
-from tests.packaging.pages import table
+from tests.packaging.pages import sections, table
 from tests.support import inside
 from tests.support.databases import ChannelDatabase, channel_database, fresh_file
 from tests.support.waiting import aeventually, eventually
 
 DEADLINE_S = 30
 
-TROUBLES = table("docs/troubleshooting.md", "Symptoms")
+PAGE = "docs/troubleshooting.md"
+TROUBLES = [row for title in sections(PAGE)[1:] for row in table(PAGE, title)]
 CODE = [code for row in TROUBLES for code in re.findall(r"`([^`]+)`", row[0])]
 QUOTES = [code for code in CODE if " " in code]
 """What stands between backticks in the first column and is more than a name."""
