@@ -8,7 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from datetime import timedelta
 from io import StringIO
@@ -18,7 +18,7 @@ from django.contrib.admin import site
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission
 from django.core.checks import run_checks
-from django.core.management import CommandError, call_command
+from django.core.management import CommandError, call_command, load_command_class
 from django.db import connections
 from django.tasks import TaskResultStatus
 from django.tasks.signals import task_finished
@@ -48,6 +48,40 @@ def run(*arguments: str) -> str:
     out = StringIO()
     call_command(*arguments, stdout=out)
     return out.getvalue()
+
+
+@pytest.mark.parametrize("action", ["list", "retry", "cancel"])
+def test_options_of_the_command_stand_before_and_after_its_action(action: str) -> None:
+    parser = load_command_class("channels_sqlite", "channels_tasks").create_parser("manage.py", "channels_tasks")
+    words = [action] if action == "list" else [action, "some-id"]
+    given = {
+        "--settings=a": "settings",
+        "--verbosity=2": "verbosity",
+        "--traceback": "traceback",
+        "--backend=b": "backend",
+    }
+    plain = vars(parser.parse_args(words))
+    for option, name in given.items():
+        before, after = vars(parser.parse_args([option, *words])), vars(parser.parse_args([*words, option]))
+        assert before == after
+        assert {key for key in plain if plain[key] != after[key]} == {name}
+    [of_actions] = [known for known in inside.actions(parser) if known.dest == "action"]
+    assert isinstance(of_actions.choices, Mapping)
+    taken = {option for known in inside.actions(of_actions.choices[action]) for option in known.option_strings}
+    assert {option for known in inside.actions(parser) for option in known.option_strings} <= taken | {"--version"}
+
+
+def test_a_task_is_retried_with_settings_given_last(tasks: TaskSettings, start_worker: WorkerFactory) -> None:
+    failed = functions.fail.enqueue("no")
+    run_tasks()
+    done = subprocess.run(
+        [sys.executable, "-m", "django", "channels_tasks", "retry", failed.id, "--settings=tests.tasks.settings"],
+        env={**os.environ, "PYTHONPATH": str(ROOT), SETTINGS_VARIABLE: start_worker.settings()},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, f"{failed.id}: starts once more.\n"), done.stderr
 
 
 def test_tasks_are_listed(tasks: TaskSettings) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
+import copy
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import django
@@ -33,6 +36,7 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         """Add the options."""
         parser.add_argument("--backend", default="default", help="alias in TASKS (default: default)")
+        common = [option for option in parser._actions if not isinstance(option, _ONCE)]  # noqa: SLF001  # no other way
         actions = parser.add_subparsers(dest="action", required=True)
         listing = actions.add_parser("list", help="the tasks, in the order of their enqueueing")
         listing.add_argument("--status", choices=list(STATES), help="only those with this status")
@@ -43,6 +47,8 @@ class Command(BaseCommand):
             ("cancel", "fail a task that has not started"),
         ):
             actions.add_parser(action, help=what).add_argument("id", help="the id of its result")
+        for action_parser in actions.choices.values():
+            _add_common(action_parser, common)
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Run the command."""
@@ -82,6 +88,17 @@ class Command(BaseCommand):
             raise CommandError(f"{key}: TASKS[{queue.alias!r}] has no such task.")
         needed = "FAILED" if action == "retry" else "READY"
         raise CommandError(f"{key}: it is {_status(rows[0])}, and only a {needed} task can be {PAST[action]}.")
+
+
+_ONCE = (argparse._HelpAction, argparse._VersionAction)  # noqa: SLF001  # as above
+
+
+def _add_common(parser: argparse.ArgumentParser, options: Sequence[argparse.Action]) -> None:
+    """Have options of the command, Django's own included, be taken after the action as well as before it."""
+    for option in options:
+        same = copy.copy(option)
+        same.default = argparse.SUPPRESS  # what was given before stands
+        parser._add_action(same)  # noqa: SLF001  # as above
 
 
 PAST = {"retry": "retried", "cancel": "cancelled"}
