@@ -46,6 +46,12 @@ GROUP_CHANNELS = """
     SELECT channel FROM channels_sqlite_membership
     WHERE prefix = ? AND group_name = ? AND (expires_at IS NULL OR expires_at > ?) ORDER BY channel
 """
+# Parameters: prefix, name, name. A range of channels_sqlite_member.
+ANY_GROUP = """
+    SELECT EXISTS (
+        SELECT 1 FROM channels_sqlite_membership WHERE prefix = ? AND group_name >= ? AND group_name < ?
+    )
+"""
 # Parameters: prefix, now, limit.
 EXPIRED_MEMBERSHIPS = """
     SELECT id FROM channels_sqlite_membership WHERE prefix = ? AND expires_at <= ? LIMIT ?
@@ -85,6 +91,10 @@ class Groups(Table):
     def group_channels(self, group: str, now: float) -> list[str]:
         """Return the names of all members, sorted."""
         return [channel for (channel,) in self._execute(GROUP_CHANNELS, (self._prefix, group, now))]
+
+    def any_group(self, first: str, end: str) -> bool:
+        """Whether a group whose name is from `first` on and before `end` has, or had, members."""
+        return bool(self._execute(ANY_GROUP, (self._prefix, first, end)).fetchone()[0])
 
     def expired_memberships(self, now: float, limit: int) -> list[int]:
         """Return ids of memberships past their expiry."""

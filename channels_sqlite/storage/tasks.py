@@ -140,12 +140,12 @@ COUNT_DUE = f"""
         WHERE state = {DELAYED} AND prefix = ? AND backend = ? AND due_at <= ? AND queue = ?
     )
 """
-# Parameters: worker, worker, now, now, id. Primary key.
-CLAIM_TASK = f"""
+# Parameters: worker, worker, now, now, JSON array of ids. Primary key.
+CLAIM_TASKS = f"""
     UPDATE channels_sqlite_queuedtask SET
         state = {RUNNING}, worker = ?, worker_ids = json_insert(worker_ids, '$[#]', ?), attempts = attempts + 1,
         started_at = coalesce(started_at, ?), last_attempted_at = ?, untold = 0, progress = NULL
-    WHERE id = ? RETURNING {_COLUMNS}
+    WHERE id IN (SELECT value FROM json_each(?)) RETURNING {_COLUMNS}
 """
 # Parameters: state, due_at or NULL, errors, outcome, now or NULL, kept_until, failed (0 or 1), id, worker, attempts.
 # An attempt that was taken from its worker changes nothing.
@@ -320,10 +320,13 @@ class Tasks(Table):
         """Make ready what is due; return how many there were, `limit` where there may be more."""
         return self._execute(PROMOTE, (self._prefix, backend, now, limit)).rowcount
 
-    def claim_task(self, row_id: int, worker: str, now: float) -> TaskRow:
-        """Give a task to a worker."""
-        row = self._execute(CLAIM_TASK, (worker, worker, now, now, row_id)).fetchone()
-        return TaskRow(*row)
+    def claim_tasks(self, ids: Sequence[int], worker: str, now: float) -> list[TaskRow]:
+        """Give tasks to a worker; return them in the order of `ids`."""
+        if not ids:
+            return []
+        rows = map(TaskRow._make, self._execute(CLAIM_TASKS, (worker, worker, now, now, json.dumps(ids))).fetchall())
+        claimed = {row.id: row for row in rows}
+        return [claimed[row_id] for row_id in ids]
 
     def finish_task(self, row: TaskRow, outcome: Outcome, now: float) -> TaskRow | None:
         """Write what became of an attempt; None: it was taken from its worker meanwhile."""

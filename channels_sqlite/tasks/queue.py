@@ -35,6 +35,7 @@ T = TypeVar("T")
 Operation = Callable[[Engine], Callable[[Transaction], T]]
 """What is written, as a function of the engine and then of a transaction."""
 
+ALL_GROUPS = ("task.", "task/")  # those of all tasks are in this range
 PROMOTED_AT_ONCE = 500  # delayed tasks made ready in one transaction: 5 ms
 
 
@@ -162,7 +163,9 @@ class TaskQueue:
                 ):
                     return None
                 chosen = self._choose(store, queues, room)
-                return [self._claim_one(engine, transaction, row_id) for row_id in chosen[:most]]
+                rows = store.claim_tasks(chosen[:most], engine.client, transaction.now)
+                self._tell_statuses(engine, transaction, rows)
+                return rows
 
             return apply
 
@@ -194,22 +197,41 @@ class TaskQueue:
                 chosen.append(row_id)
         return chosen
 
-    def _claim_one(self, engine: Engine, transaction: Transaction, row_id: int) -> TaskRow:
-        row = transaction.store.claim_task(row_id, engine.client, transaction.now)
-        self._tell_status(engine, transaction, row)
-        return row
-
     def finish(self, row: TaskRow, outcome: Outcome) -> Operation[TaskRow | None]:
         """Write what became of an attempt; None: it was taken from this worker, and nothing is written."""
 
         def operation(engine: Engine) -> Callable[[Transaction], TaskRow | None]:
             def apply(transaction: Transaction) -> TaskRow | None:
-                finished = transaction.store.finish_task(row, outcome, transaction.now)
+                finished = self._finish_one(transaction, row, outcome)
                 if finished is not None:
                     self._tell_status(engine, transaction, finished)
-                    if row.queue in self.options.limits or outcome.due_at is not None:
-                        transaction.wake.update(transaction.store.workers_of(self.alias, row.queue))
                 return finished
+
+            return apply
+
+        return operation
+
+    def _finish_one(self, transaction: Transaction, row: TaskRow, outcome: Outcome) -> TaskRow | None:
+        finished = transaction.store.finish_task(row, outcome, transaction.now)
+        if finished is not None and (row.queue in self.options.limits or outcome.due_at is not None):
+            transaction.wake.update(transaction.store.workers_of(self.alias, row.queue))
+        return finished
+
+    def finish_and_claim(
+        self,
+        ends: Sequence[tuple[TaskRow, Outcome]],
+        queues: Sequence[str],
+        room: Mapping[bool, int],
+        most: int | None = None,
+    ) -> Operation[tuple[list[TaskRow | None], list[TaskRow] | None]]:
+        """Write what became of several attempts, and claim what comes next in their place, in one transaction."""
+        claim = self.claim(queues, room, most)
+
+        def operation(engine: Engine) -> Callable[[Transaction], tuple[list[TaskRow | None], list[TaskRow] | None]]:
+            def apply(transaction: Transaction) -> tuple[list[TaskRow | None], list[TaskRow] | None]:
+                finished = [self._finish_one(transaction, row, outcome) for row, outcome in ends]
+                self._tell_statuses(engine, transaction, [row for row in finished if row is not None])
+                return finished, claim(engine)(transaction) if any(room.values()) else []
 
             return apply
 
@@ -293,6 +315,11 @@ class TaskQueue:
     def _tell_status(self, engine: Engine, transaction: Transaction, row: TaskRow) -> None:
         status: TaskResultStatus = status_of(row)
         self._tell(engine, transaction, row.key, {"type": "task.status", "id": row.key, "status": status.value})
+
+    def _tell_statuses(self, engine: Engine, transaction: Transaction, rows: Sequence[TaskRow]) -> None:
+        if rows and transaction.store.any_group(*ALL_GROUPS):
+            for row in rows:
+                self._tell_status(engine, transaction, row)
 
     def _tell(self, engine: Engine, transaction: Transaction, key: str, message: Mapping[str, object]) -> None:
         group = group_of(key)

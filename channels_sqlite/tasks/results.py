@@ -56,6 +56,9 @@ def resolve(row: TaskRow) -> AnyTask:
         raise ImportError(  # noqa: TRY004  # as when it cannot be imported at all
             f"{row.path!r} is a {type(found).__name__}, and no task any more"
         )
+    if (found.priority, found.queue_name, found.backend) == (row.priority, row.queue, row.backend):
+        if found.run_after is None and row.run_after is None:
+            return found
     return replace(
         found, priority=row.priority, queue_name=row.queue, backend=row.backend, run_after=moment(row.run_after)
     )

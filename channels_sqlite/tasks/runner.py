@@ -11,7 +11,7 @@ from typing import Any
 from asgiref.sync import sync_to_async
 from django.db import connections
 from django.dispatch import Signal
-from django.tasks.signals import task_finished, task_started
+from django.tasks.signals import log_task_finished, task_finished, task_started
 
 from channels_sqlite.storage.tasks import Outcome, TaskRow
 from channels_sqlite.tasks.backend import SqliteTaskBackend
@@ -19,7 +19,7 @@ from channels_sqlite.tasks.context import Progress, TaskContext
 from channels_sqlite.tasks.queue import TaskQueue
 from channels_sqlite.tasks.results import AnyResult, AnyTask, resolve, result_of
 
-__all__ = ["Start", "close_connections", "send_finished"]
+__all__ = ["Start", "close_connections", "end_is_heard", "send_finished"]
 
 logger = logging.getLogger(__name__)
 
@@ -36,17 +36,21 @@ class Start:
         self.row = row
         self._in_test = in_test
         self._task: AnyTask | None = None
-        self._result: AnyResult | None = None
+        self._began = self._took_s = 0.0
 
     def run(self, finish: Finish) -> AnyResult | None:
         """Run it; return its result, or None where the task is gone or the attempt was taken away."""
-        began = time.monotonic()
+        outcome = self.attempt()
+        return self.tell(finish(self.row, outcome), outcome)
+
+    def attempt(self) -> Outcome:
+        """Call the function, in a thread; return what becomes of the task, which is to be written."""
+        self._log_start()
         try:
-            outcome = self._attempt()
+            return self._attempt()
         finally:
             self._close_connections()
-        finished = finish(self.row, outcome)
-        return self._told(self._log(finished, outcome, began))
+            self._took_s = time.monotonic() - self._began
 
     def _attempt(self) -> Outcome:
         try:
@@ -58,11 +62,12 @@ class Start:
 
     async def arun(self, finish: Callable[[TaskRow, Outcome], Awaitable[TaskRow | None]]) -> None:
         """Likewise, for coroutine tasks."""
-        began = time.monotonic()
+        self._log_start()
         outcome = await self._aattempt()
         await sync_to_async(self._close_connections)()
-        finished = self._log(await finish(self.row, outcome), outcome, began)
-        await sync_to_async(self._told)(finished)
+        self._took_s = time.monotonic() - self._began
+        finished = await finish(self.row, outcome)
+        await sync_to_async(self.tell)(finished, outcome)
 
     async def _aattempt(self) -> Outcome:
         try:
@@ -74,19 +79,27 @@ class Start:
 
     def _prepare(self) -> tuple[AnyTask, AnyResult, list[Any]]:
         self._task = task = resolve(self.row)
-        self._result = result = result_of(self.row, self._queue.codec, task)
+        result = result_of(self.row, self._queue.codec, task)
         context = TaskContext(task_result=result, teller=Teller(self._queue, self.row))
         return task, result, [context, *result.args] if task.takes_context else result.args
 
     def _failed(self, error: BaseException) -> Outcome:
         return self._queue.failed(error, "".join(format_exception(error)), self.row, self._task)
 
-    def _log(self, finished: TaskRow | None, outcome: Outcome, began: float) -> TaskRow | None:
+    def _log_start(self) -> None:
+        self._began = time.monotonic()
+        logger.info("task %s %s: starts (attempt %d)", self.row.key, self.row.path, self.row.attempts)
+
+    def tell(self, finished: TaskRow | None, outcome: Outcome) -> AnyResult | None:
+        """Log the end, and tell Django's receivers of it; return the result as `run`. None: it was taken away."""
+        self._log(finished, outcome)
+        return self._told(finished)
+
+    def _log(self, finished: TaskRow | None, outcome: Outcome) -> None:
         what = "lost to another worker" if finished is None else outcome.state.label
         if finished is not None and outcome.due_at is not None:
             what = f"failed, starts again in {outcome.due_at - time.time():.1f} s"
-        logger.info("task %s %s: %s in %.3f s", self.row.key, self.row.path, what, time.monotonic() - began)
-        return finished
+        logger.info("task %s %s: %s in %.3f s", self.row.key, self.row.path, what, self._took_s)
 
     def _told(self, finished: TaskRow | None) -> AnyResult | None:
         """Tell Django's receivers of the end, where it is the end; return the result."""
@@ -138,6 +151,12 @@ _SENDER = SqliteTaskBackend
 def _send_finished(result: AnyResult) -> None:
     signal: Signal = task_finished
     signal.send_robust(_SENDER, task_result=result)
+
+
+def end_is_heard() -> bool:
+    """Whether `task_finished` has receivers beside Django's own, which writes to the log."""
+    signal: Signal = task_finished
+    return any(key[0] != id(log_task_finished) for key, *_ in signal.receivers)
 
 
 def send_finished(queue: TaskQueue, row: TaskRow) -> None:

@@ -1,8 +1,7 @@
 """A worker process: claims tasks for the threads and the event loop that have room, and for no others.
 
-Threads: the main thread claims, and sleeps at a gate that wake-ups, finished tasks and `stop` open; `threads` run
-tasks, and one runs the event loop of coroutine tasks. Which tasks run is kept in two sets: the main thread adds, who
-has run one removes it.
+Threads: the main thread claims where no other one does, and sleeps at a gate that wake-ups, finished tasks and `stop`
+open; those of the `Crew` run tasks, and claim more of them; one runs the event loop of coroutine tasks.
 """
 
 from __future__ import annotations
@@ -14,8 +13,8 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 from channels_sqlite.channel_layers import our_entries
 from channels_sqlite.concurrency.gate import Gate
@@ -26,8 +25,9 @@ from channels_sqlite.layers import SqliteChannelLayer, close_layer, engine_of
 from channels_sqlite.names import task_channel
 from channels_sqlite.storage.tasks import Outcome, TaskRow
 from channels_sqlite.tasks.backend import SqliteTaskBackend
+from channels_sqlite.tasks.crew import Crew, Ended, Written
 from channels_sqlite.tasks.queue import Looked, TaskQueue
-from channels_sqlite.tasks.runner import Start, close_connections, send_finished
+from channels_sqlite.tasks.runner import Start, close_connections, end_is_heard, send_finished
 from channels_sqlite.tasks.schedules import Schedules
 from channels_sqlite.tasks.status_line import tell_end
 
@@ -71,9 +71,9 @@ class Worker:
         self._gave_up = False
         self._due_now = True  # something may be
         self._claimed = 0
-        self._in_threads: set[int] = set()  # ids of rows
-        self._on_loop: set[int] = set()
-        self._threads = ThreadPoolExecutor(plan.threads, thread_name_prefix="channels-worker")
+        self._look_by = 0.0  # monotonic time by which the main thread looks, whoever drives
+        self._on_loop: set[int] = set()  # ids of rows
+        self._crew = Crew(plan.threads, self, self._gate.open)
         self._loop = LoopThread()
 
     def stop(self) -> None:
@@ -104,7 +104,7 @@ class Worker:
             with engine.inbox.claims.watched(channels, self._gate):
                 self._work(engine)
         finally:
-            self._threads.shutdown()
+            self._crew.close()
             self._loop.close()
             close_layer(self._layer)
         logger.info("worker %s (pid %d) ends after %d tasks", engine.client, os.getpid(), self._claimed)
@@ -123,36 +123,48 @@ class Worker:
     def _work(self, engine: Engine) -> None:
         while True:
             self._gate.shut()
-            try:
-                until = self._turn()
-            except ChannelDatabaseError as error:
-                engine.reports.failed("looking for tasks", error)
-                until = time.monotonic() + RETRY_S
+            until: float | None = self._crew.watch()
+            driven = until is not None  # by a thread that claims as well
+            if not driven or time.monotonic() >= self._look_by:
+                try:
+                    until = self._look()
+                except ChannelDatabaseError as error:
+                    engine.reports.failed("looking for tasks", error)
+                    until = time.monotonic() + RETRY_S
+                self._look_by = time.monotonic() + CLOCK_S
             if self._is_done():
                 return
-            if until != 0.0:
+            if driven:
+                self._gate.sleep(until)  # for a moment; what comes in meanwhile is claimed by who drives
+            elif until != 0.0:
                 engine.watches.threads.wait(self._gate, until)
 
-    def _turn(self) -> float | None:
+    def _look(self) -> float | None:
         """Do what there is to do; return the monotonic time of the next turn, 0.0 for at once, None for when woken."""
         self._due_now = True  # until a look says that it is not so
-        room = self._room()
         now = time.time()
         scheduled_at = self._queue.read(self._schedules.next_at)
         if scheduled_at and scheduled_at[0] <= now and not self._stopping:
             self._queue.write(self._schedules.enqueue_due)
             return 0.0
-        looked: Looked = self._queue.read(self._queue.look(self._plan.queues, [kind for kind in room if room[kind]]))
-        self._due_now = looked.waiting
-        if looked.untold:
-            self._tell_untold()
-            return 0.0
-        if looked.ready and any(room.values()):
-            claimed = self._queue.write(self._queue.claim(self._plan.queues, room, self._left))
-            for row in claimed or ():
-                self._start(row)
-            if claimed is None or claimed:
+        free = self._crew.begin_claim()
+        starts: list[Start] = []
+        try:
+            room = self._room(free or 0)
+            kinds = [kind for kind in room if room[kind]]
+            looked: Looked = self._queue.read(self._queue.look(self._plan.queues, kinds))
+            self._due_now = looked.waiting
+            if looked.untold:
+                self._tell_untold()
                 return 0.0
+            if looked.ready and kinds and free is not None:
+                claimed = self._queue.write(self._queue.claim(self._plan.queues, room, self._left))
+                starts = self._started(claimed or ())
+                if claimed is None or claimed:
+                    return 0.0
+        finally:
+            if free is not None:
+                self._crew.end_claim(starts)
         # What was due already waits for room, which opens the gate.
         times = [time_at for time_at in (looked.next_due, *scheduled_at) if time_at is not None and time_at > now]
         if not times:
@@ -164,7 +176,7 @@ class Worker:
             if row.state == TaskState.FAILED:
                 logger.error("task %s %s failed: its workers died %d times", row.key, row.path, row.crashes)
                 self._count(row)
-                self._threads.submit(self._send_finished, row)
+                self._crew.submit(partial(self._send_finished, row))
             else:
                 logger.warning("task %s %s waits again: its worker died", row.key, row.path)
 
@@ -174,12 +186,11 @@ class Worker:
         finally:
             close_connections()  # what receivers have opened
 
-    def _room(self) -> Mapping[bool, int]:
-        """How many coroutine tasks (True) and others (False) may start."""
-        if self._stopping:
+    def _room(self, free: int) -> Mapping[bool, int]:
+        """How many coroutine tasks (True) and others (False) may start, with so many threads free."""
+        if self._stopping or self._left == 0:
             return {False: 0, True: 0}
-        room = {False: self._plan.threads - len(self._in_threads), True: COROUTINES - len(self._on_loop)}
-        return room if self._left != 0 else {False: 0, True: 0}
+        return {False: free, True: COROUTINES - len(self._on_loop)}
 
     @property
     def _left(self) -> int | None:
@@ -191,31 +202,57 @@ class Worker:
         return self._left == 0
 
     def _is_done(self) -> bool:
-        if self._in_threads or self._on_loop:
+        if self._crew.is_busy or self._on_loop:
             return False
         return self._stopping or self._is_used_up or (self._plan.burst and not self._due_now)
 
-    def _start(self, row: TaskRow) -> None:
-        self._claimed += 1
-        logger.info("task %s %s: starts (attempt %d)", row.key, row.path, row.attempts)
-        start = Start(self._queue, row)
-        if row.is_async:
-            self._on_loop.add(row.id)
-            self._loop.run(lambda: self._run_on_loop(start))
-        else:
-            self._in_threads.add(row.id)
-            self._threads.submit(self._run_in_thread, start)
+    def _started(self, claimed: Sequence[TaskRow]) -> list[Start]:
+        """Start coroutine tasks that were claimed; return the others. By who claims, and by nobody else meanwhile."""
+        self._claimed += len(claimed)
+        starts = [Start(self._queue, row) for row in claimed]
+        for start in starts:
+            if start.row.is_async:
+                self._on_loop.add(start.row.id)
+                self._loop.run(partial(self._run_on_loop, start))
+        return [start for start in starts if not start.row.is_async]
 
-    def _run_in_thread(self, start: Start) -> None:
+    # What the threads do beside running tasks
+
+    def turn(self, ends: Sequence[Ended], free: int) -> tuple[list[Written], list[Start] | None]:
+        """Write ends, and claim for `free` threads; see `Work`."""
+        room = self._room(free) if free else {}
         try:
-            start.run(self._finish)
+            rows, claimed = self._queue.write(
+                self._queue.finish_and_claim(
+                    [(end.start.row, end.outcome) for end in ends], self._plan.queues, room, self._left
+                )
+            )
+        except Exception as error:  # noqa: BLE001  # it may be one row's alone, or soon be over
+            if not ends:
+                engine_of(self._layer).reports.failed("looking for tasks", error)
+            return [written for end in ends for written in self._written(end)], None
+        for row in rows:
+            self._count(row)
+        return list(map(Written, ends, rows)), None if claimed is None else self._started(claimed)
+
+    def _written(self, end: Ended) -> list[Written]:
+        """Write an end, however long that takes; [] where the worker gives up."""
+        row = end.start.row
+        try:
+            return [Written(end, self._finish(row, end.outcome))]
         except ChannelDatabaseError as error:
-            self._give_up(start.row, error)
+            self._give_up(row, error)
         except BaseException:
-            logger.exception("task %s: its end could not be written", start.row.key)
-        finally:
-            self._in_threads.discard(start.row.id)
-            self._gate.open()
+            logger.exception("task %s: its end could not be written", row.key)
+        return []
+
+    def tell(self, written: Written) -> None:
+        """Log an end, and tell Django's receivers."""
+        written.end.start.tell(written.row, written.end.outcome)
+
+    def is_heard(self) -> bool:
+        """Whether there are receivers of anybody's."""
+        return end_is_heard()
 
     async def _run_on_loop(self, start: Start) -> None:
         try:

@@ -83,6 +83,10 @@ PLANS: dict[str, list[str]] = {
         rf"SEARCH channels_sqlite_membership USING INDEX {MEMBER} \(prefix=\? AND group_name=\?\)",
         "USE TEMP B-TREE FOR ORDER BY",
     ],
+    "ANY_GROUP": [
+        "SCAN CONSTANT ROW",
+        rf"SEARCH channels_sqlite_membership USING COVERING INDEX {MEMBER} \(prefix=\? AND group_name>\? AND",
+    ],
     "LISTENERS": [rf"SEARCH channels_sqlite_listener USING COVERING INDEX {LISTENER} \(prefix=\? AND channel=\?\)"],
     "LISTENERS_OF_EMPTY": [
         rf"SEARCH listener USING COVERING INDEX {LISTENER} \(prefix=\? AND channel=\?\)",
@@ -150,7 +154,7 @@ PLANS: dict[str, list[str]] = {
         rf"SEARCH {TASK} USING (COVERING )?INDEX {READY} \(prefix=\? AND backend=\? AND queue=\?\)",
         rf"SEARCH {TASK} USING (COVERING )?INDEX {DELAYED} \(prefix=\? AND backend=\? AND due_at<\?\)",
     ],
-    "CLAIM_TASK": [rf"SEARCH {TASK} {BY_ROWID}"],
+    "CLAIM_TASKS": [rf"SEARCH {TASK} {BY_ROWID}", "SCAN json_each VIRTUAL TABLE"],
     "FINISH": [rf"SEARCH {TASK} {BY_ROWID}"],
     "RELEASE": [rf"SEARCH {TASK} {BY_ROWID}", rf"SCAN {TASK} USING (COVERING )?INDEX {RUNNING}"],  # what runs: few rows
     "WORKERS_OF": [rf"SEARCH channels_sqlite_listener USING COVERING INDEX {LISTENER} \(prefix=\? AND channel=\?\)"],

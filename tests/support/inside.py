@@ -254,15 +254,15 @@ def say_nothing_when_destroyed(task: "asyncio.Task[Any]") -> None:
 
 def fill_worker(worker: "Worker", running: int = 100) -> None:
     """As if so many tasks of each kind ran."""
-    worker._in_threads = set(range(-running, 0))
+    worker._crew._inside = running
     worker._on_loop = set(range(-running, 0))
 
 
 def turn_of(worker: "Worker") -> float | None:
-    return worker._turn()
+    return worker._look()
 
 
 def end_worker(worker: "Worker") -> None:
-    worker._threads.shutdown()
+    worker._crew.close()
     worker._loop.close()
     close_layer(worker._layer)
