@@ -26,6 +26,7 @@ __all__ = ["Crew", "Ended", "Work", "Written"]
 logger = logging.getLogger(__name__)
 
 HELD_UP_S = 0.001  # a driver that is in one task for so long drives no more
+LONGEST_PAUSE_S = 0.004  # between two looks at a driver that gets on: each costs it 0.1 ms
 BEHIND_S = 0.0003  # ... or for so long, where another thread is at hand
 STALLED_S = 0.05  # ... or in one transaction, for others have the database
 LINGER_S = 0.001  # how long an end may wait for those of other quick tasks
@@ -67,6 +68,8 @@ class Driver:
 
     began: float | None = None  # monotonic time at which it went into code of others; None: it is in ours
     turned: float = 0.0  # monotonic time at which it came back, or its last transaction began
+    seen: float | None = None  # monotonic: `began` or `turned` when it was looked at
+    pause_s: float = HELD_UP_S  # until the next look
 
 
 class Crew:
@@ -119,9 +122,9 @@ class Crew:
                     return now + HELD_UP_S
             elif driver.began is None:
                 if now < driver.turned + STALLED_S:
-                    return now + HELD_UP_S
+                    return now + _pause_s(driver)
             elif now < driver.began + HELD_UP_S:
-                return driver.began + HELD_UP_S
+                return now + _pause_s(driver)
             self._driver = None
             called = self._call(len(self._waiting))
             self._watched = called > 0
@@ -260,3 +263,11 @@ class Crew:
                     self._ended_at = ended
                 self._ended.append(Ended(start, outcome))
             return self._drives(driver)
+
+
+def _pause_s(driver: Driver) -> float:
+    """Return how long not to look at a driver: longer and longer, as long as it gets on."""
+    before, driver.seen = driver.seen, driver.turned if driver.began is None else driver.began
+    gets_on = before is not None and before != driver.seen
+    driver.pause_s = min(driver.pause_s * 2, LONGEST_PAUSE_S) if gets_on else HELD_UP_S
+    return driver.pause_s

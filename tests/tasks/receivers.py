@@ -22,7 +22,12 @@ class ReceiversConfig(AppConfig):
     label = "receivers"
 
     def ready(self) -> None:
-        for signal, receiver in ((task_enqueued, enqueued), (task_started, started), (task_finished, finished)):
+        for signal, receiver in (
+            (task_enqueued, enqueued),
+            (task_started, started),
+            (task_finished, finished),
+            (task_finished, held),
+        ):
             if receiver.__name__ in os.environ[SIGNALS_VARIABLE].split():
                 signal.connect(receiver)
 
@@ -37,6 +42,14 @@ def started(task_result: TaskResult[..., object], **kwargs: object) -> None:
 
 def finished(task_result: TaskResult[..., object], **kwargs: object) -> None:
     _note("finished", task_result)
+
+
+def held(task_result: TaskResult[..., object], **kwargs: object) -> None:
+    """Say that it is here, and stay until told to go."""
+    from tests.tasks import functions
+
+    functions.note(os.environ[FILE_VARIABLE], f"{task_result.id} held")
+    functions.wait_for(f"{os.environ[FILE_VARIABLE]}.go")
 
 
 def _note(signal: str, result: TaskResult[..., object]) -> None:

@@ -66,6 +66,18 @@ def test_receivers_may_use_the_orm_and_what_they_raise_is_logged_and_changes_no_
 
 
 @pytest.mark.processes
+def test_nothing_is_claimed_for_a_thread_that_is_with_receivers(
+    start_listening: Callable[..., Worker], heard: Callable[[AnyResult], list[str]], tmp_path: Path
+) -> None:
+    first, second = functions.add.enqueue(1), functions.add.enqueue(2)
+    start_listening("--threads", "1", signals="held")
+    eventually(lambda: heard(first) == ["held"], DEADLINE_S)
+    assert [fresh(first).status, fresh(second).status] == ["SUCCESSFUL", "READY"]
+    (tmp_path / "heard.go").touch()
+    assert wait(second, DEADLINE_S).return_value == 2
+
+
+@pytest.mark.processes
 def test_receivers_hear_of_a_task_whose_workers_died(
     tasks: TaskSettings, start_listening: Callable[..., Worker], heard: Callable[[AnyResult], list[str]]
 ) -> None:
