@@ -23,5 +23,13 @@ def faults(wheel: Path, source: Path) -> list[str]:
     found += [f"the wheel holds {name}" for name in sorted(extra) if not name.endswith(".dist-info")]
     with tarfile.open(source) as bundle:
         packed = {name.partition("/")[2] for name in bundle.getnames()}
-    wanted |= {"pyproject.toml", "LICENSE", "noxfile.py", "tests/conftest.py", "mkdocs.yml", "docs/index.md", "SECURITY.md"}
+    wanted |= {
+        "pyproject.toml",
+        "LICENSE",
+        "noxfile.py",
+        "tests/conftest.py",
+        "mkdocs.yml",
+        "docs/index.md",
+        "SECURITY.md",
+    }
     return [*found, *(f"the source distribution lacks {name}" for name in sorted(wanted - packed))]

@@ -215,6 +215,15 @@ def test_the_output_of_channels_status_is_what_the_command_prints(
     assert shown.partition("\n")[2] == printed
 
 
+@pytest.mark.parametrize(
+    ("number", "kind"),
+    list(enumerate((LayerStatus, ChannelStatus, GroupStatus, ProcessStatus, QueueStatus, WorkerStatus))),
+)
+def test_the_tables_of_fields_have_every_field_of_the_json_in_order(number: int, kind: type[LayerStatus]) -> None:
+    documented = [name for row in table(STATUS, "Fields", number) for name in re.findall(r"`(\w+)`", row[0])]
+    assert documented == [field.name for field in dataclasses.fields(kind)]
+
+
 def test_the_table_of_counters_has_every_counter_in_order() -> None:
     documented = [name for row in table(STATUS, "Counters") for name in re.findall(r"`(\w+)`", row[0])]
     assert documented == [field.name for field in dataclasses.fields(Counters)]
