@@ -88,7 +88,7 @@ class Membership(models.Model):
 class Presence(models.Model):
     """One channel by which somebody is present in a group, or watches who is. `client` is "" for a normal channel."""
 
-    id = models.BigAutoField(primary_key=True)
+    id = RowIdField(primary_key=True)
     prefix = models.CharField(max_length=100)
     group_name = models.CharField(max_length=100)
     client = models.CharField(max_length=100, blank=True)

@@ -110,22 +110,17 @@ class Attendance:
                 )
                 if untold:  # before the diff: so it is known whom that is for
                     self._notices.tell_of(transaction, group, client, channel)
-            self._begin_to_hear(transaction, group, client, channel, row, newest_before)
+            self._begin_to_hear(transaction, Attendee(group, client, channel, row.key), row, newest_before)
             return store.who(group)
 
         return apply
 
     def _begin_to_hear(
-        self,
-        transaction: Transaction,
-        group: str,
-        client: str,
-        channel: str,
-        row: PresenceRow,
-        newest_before: int,
+        self, transaction: Transaction, attendee: Attendee, row: PresenceRow, newest_before: int
     ) -> None:
         """Have a channel hear what comes from now on, and nothing that still waits for it."""
         store = transaction.store
+        group, client, channel, _ = attendee
         if transaction.newest != row.heard_id:
             row = row._replace(heard_id=transaction.newest)
             store.heard(group, client, channel, transaction.newest)
@@ -168,15 +163,13 @@ class Attendance:
             store = transaction.store
             client = names.client_of(channel)
             newest_before = transaction.newest
-            row = store.watch(
-                group, client, channel, heard_id=newest_before, expires_at=self._ends_at(transaction)
-            )
+            row = store.watch(group, client, channel, heard_id=newest_before, expires_at=self._ends_at(transaction))
             here = self._notices.is_here(transaction, client)
             if row.key:
                 self._join(transaction, group, channel)
             if client and not here:
                 self._notices.tell_of(transaction, group, client, channel)
-            self._begin_to_hear(transaction, group, client, channel, row, newest_before)
+            self._begin_to_hear(transaction, Attendee(group, client, channel, row.key), row, newest_before)
             return store.who(group)
 
         return apply

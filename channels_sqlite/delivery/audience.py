@@ -202,9 +202,7 @@ class Audience:
             before = self._groups
             self.changes += 1
             self._groups = {
-                group: {
-                    channel: Hearer(hearer.row._replace(heard_id=cursor)) for channel, hearer in hearers.items()
-                }
+                group: {channel: Hearer(hearer.row._replace(heard_id=cursor)) for channel, hearer in hearers.items()}
                 for group, hearers in before.items()
             }
 

@@ -2,9 +2,9 @@
 
 A diff stands in the log as msgpack of `[group, [[key, before, after], ...]]`, where `before` and `after` are the infos
 that the list showed and shows, each encoded (and encrypted) by itself, or nil where the key is not there. So whoever
-ends a presence needs no key to the infos, which another layer's housekeeping has not, and diffs that follow one another
-can be put together without a look into them. Which of them tell of nothing that can be seen, as encryption makes any two
-infos different, is up to the reader.
+ends a presence needs no key to the infos, which another layer's housekeeping does not have, and diffs that follow one
+another can be put together without a look into them. Encryption makes any two infos different: whether they look the
+same is up to the reader.
 """
 
 from __future__ import annotations

@@ -202,9 +202,7 @@ class Log:
             return 1
         if row.kind == Kind.PRESENCE:
             hearers = self._audience.of(row.queue, row.id)
-            self._spread(
-                Broadcast(row.queue, diff_entry(row.id, row.queue, row.payload, row.expires_at), hearers)
-            )
+            self._spread(Broadcast(row.queue, diff_entry(row.id, row.queue, row.payload, row.expires_at), hearers))
             return 1 + len(hearers)
         if row.kind == Kind.FLUSH:
             self._boxes.clear()

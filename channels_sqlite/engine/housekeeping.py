@@ -124,9 +124,7 @@ class Housekeeping:
             more = self._outbox.run_patiently(
                 lambda transaction: self._departures.forget_some(transaction, client), patience_s
             )
-        self._outbox.run_patiently(
-            lambda transaction: self._departures.forget(transaction, client, cursor), patience_s
-        )
+        self._outbox.run_patiently(lambda transaction: self._departures.forget(transaction, client, cursor), patience_s)
 
     def _is_registered(self, client: str) -> bool:
         return self._store.process(client) is not None

@@ -11,13 +11,13 @@ from collections.abc import Generator, Mapping, Sequence
 from typing import NamedTuple
 
 from channels_sqlite.kinds import Kind, State
+from channels_sqlite.storage.table import INFINITY_SQL as _NEVER
 from channels_sqlite.storage.table import Table
 
 __all__ = ["NEVER", "ClaimedRow", "LogRow", "Messages"]
 
 NEVER = math.inf
 """When a message expires that waits on a normal channel and tells of a presence (seconds since 1970)."""
-NEVER_SQL = "9e999"
 
 
 class LogRow(NamedTuple):
@@ -63,7 +63,7 @@ COUNT_WAITING = f"""
     SELECT count(*) FROM (
         SELECT 1 FROM channels_sqlite_message
         WHERE prefix = ? AND queue = ? AND state = {State.WAITING.value}
-            AND expires_at > ? AND expires_at < {NEVER_SQL} LIMIT ?
+            AND expires_at > ? AND expires_at < {_NEVER} LIMIT ?
     )
 """
 # Parameters: prefix, queue, after id, now, limit. Likewise, on channels_sqlite_addressed.
@@ -104,8 +104,8 @@ REINSERT = f"""
         (id, prefix, kind, state, queue, local, client, created_at, expires_at, payload)
     VALUES (?, ?, {Kind.NORMAL.value}, {State.WAITING.value}, ?, ?, NULL, ?, ?, ?)
 """
-# Parameters: client, after id, up to id, prefix, client, client, client. First the newest id, with whether the client is
-# registered, and then the log, in one statement and so of one snapshot. A range of the primary key; the payload is the
+# Parameters: client, after id, up to id, prefix, client, client, client. First the newest id, with whether the client
+# is registered, and then the log, in one statement and so of one snapshot. A range of the primary key; the payload is the
 # last column, so that rows for others cost no overflow pages. A broadcast is read only where this client has a member,
 # a presence change only where it has somebody who is present or watches.
 READ_LOG = f"""

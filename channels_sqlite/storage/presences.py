@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from channels_sqlite.kinds import State
-from channels_sqlite.storage.messages import NEVER_SQL
+from channels_sqlite.storage.table import INFINITY_SQL as _NEVER
 from channels_sqlite.storage.table import Table
 
 __all__ = ["Attendee", "PresenceRow", "Presences", "PresentRow"]
@@ -158,17 +158,17 @@ NEXT_PRESENCE_ENDS = """
 # channels_sqlite_waiting alone.
 COUNT_TOLD = f"""
     SELECT count(*) FROM channels_sqlite_message
-    WHERE prefix = ? AND queue = ? AND state = {State.WAITING.value} AND expires_at = {NEVER_SQL}
+    WHERE prefix = ? AND queue = ? AND state = {State.WAITING.value} AND expires_at = {_NEVER}
 """
 # Parameters: prefix, channel. Likewise, and reads those rows.
 TOLD = f"""
     SELECT id, local, CAST(payload AS BLOB) FROM channels_sqlite_message
-    WHERE prefix = ? AND queue = ? AND state = {State.WAITING.value} AND expires_at = {NEVER_SQL} ORDER BY id
+    WHERE prefix = ? AND queue = ? AND state = {State.WAITING.value} AND expires_at = {_NEVER} ORDER BY id
 """
 # Parameters: prefix, channel, group. Likewise.
 WITHDRAW = f"""
     DELETE FROM channels_sqlite_message
-    WHERE prefix = ? AND queue = ? AND state = {State.WAITING.value} AND expires_at = {NEVER_SQL} AND local = ?
+    WHERE prefix = ? AND queue = ? AND state = {State.WAITING.value} AND expires_at = {_NEVER} AND local = ?
 """
 # Parameters: id, of one that waits.
 WITHDRAW_ONE = "DELETE FROM channels_sqlite_message WHERE id = ?"
@@ -203,9 +203,7 @@ class Presences(Table):
         values = (self._prefix, group, client, channel, key, now, heard_id, expires_at, info, self._prefix, group, key)
         return PresenceRow(*self._execute(ATTEND, values).fetchall()[0])
 
-    def watch(
-        self, group: str, client: str, channel: str, *, heard_id: int, expires_at: float | None
-    ) -> PresenceRow:
+    def watch(self, group: str, client: str, channel: str, *, heard_id: int, expires_at: float | None) -> PresenceRow:
         """Have a channel watch, or renew what it is."""
         values = (self._prefix, group, client, channel, heard_id, expires_at)
         return PresenceRow(*self._execute(WATCH, values).fetchall()[0])
@@ -214,9 +212,7 @@ class Presences(Table):
         """Have a channel be what it was."""
         self._execute(RESTORE, (self._prefix, group, client, channel, *row))
 
-    def update_presence(
-        self, group: str, client: str, channel: str, *, info: bytes, expires_at: float | None
-    ) -> None:
+    def update_presence(self, group: str, client: str, channel: str, *, info: bytes, expires_at: float | None) -> None:
         """Change what a channel tells."""
         self._execute(UPDATE_PRESENCE, (info, expires_at, self._prefix, group, client, channel))
 
