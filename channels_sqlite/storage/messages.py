@@ -105,9 +105,9 @@ REINSERT = f"""
     VALUES (?, ?, {Kind.NORMAL.value}, {State.WAITING.value}, ?, ?, NULL, ?, ?, ?)
 """
 # Parameters: client, after id, up to id, prefix, client, client, client. First the newest id, with whether the client
-# is registered, and then the log, in one statement and so of one snapshot. A range of the primary key; the payload is the
-# last column, so that rows for others cost no overflow pages. A broadcast is read only where this client has a member,
-# a presence change only where it has somebody who is present or watches.
+# is registered, and then the log, in one statement and so of one snapshot. A range of the primary key; the payload is
+# the last column, so that rows for others cost no overflow pages. A broadcast is read only where this client has a
+# member, a presence change only where it has somebody who is present or watches.
 READ_LOG = f"""
     SELECT {_LARGEST_ID} AS id,
         EXISTS (SELECT 1 FROM channels_sqlite_process WHERE client = ?) AS kind,
