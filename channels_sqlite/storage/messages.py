@@ -222,13 +222,19 @@ class Messages(Table):
         return [self._execute(statement, row_id).fetchall()[0] for row_id in ids[:limit]], len(ids) > limit
 
     def unclaim(
-        self, channel: str, rows: Sequence[ClaimedRow], *, now: float, deleted: bool, groups: Mapping[int, str]
+        self,
+        channel: str,
+        rows: Sequence[ClaimedRow],
+        *,
+        now: float,
+        deleted: bool,
+        groups: Mapping[int, str] | None = None,
     ) -> None:
         """Put claimed messages back into their places; `groups`: of which group, by id, those tell that do."""
         self._execute(SKIP_IDS, (len(rows),))
         for row_id, expires_at, payload in rows:
             if deleted:
-                local = groups.get(row_id)
+                local = None if groups is None else groups.get(row_id)
                 self._execute(REINSERT, (row_id, self._prefix, channel, local, now, expires_at, payload))
             else:
                 self._execute(UNCLAIM, (row_id,))

@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from html import unescape
 from pathlib import Path
@@ -334,7 +334,12 @@ def test_what_is_told_of_presences_is_shown(visitor: Client) -> None:
 
 @pytest.mark.parametrize("model", ["message", "membership", "presence"])
 def test_nothing_can_be_added_changed_or_deleted(visitor: Client, model: str) -> None:
-    row = {"message": add, "membership": add_member, "presence": add_presence}[model]()
+    rows: dict[str, Callable[[], Message | Membership | Presence]] = {
+        "message": add,
+        "membership": add_member,
+        "presence": add_presence,
+    }
+    row = rows[model]()
     folder = f"/admin/channels_sqlite/{model}/"
     for page in (f"{folder}add/", f"{folder}{row.pk}/delete/"):
         assert visitor.get(page).status_code == 403

@@ -106,7 +106,8 @@ def test_handles_have_every_method_in_both_forms(kind: type) -> None:
 
 @pytest.mark.parametrize("kind", [Channel, Group, Presence])
 def test_handles_have_the_parameters_of_the_facade(kind: type) -> None:
-    prefix = {Channel: "", Group: "group_", Presence: "presence_"}[kind]
+    prefixes: dict[type, str] = {Channel: "", Group: "group_", Presence: "presence_"}
+    prefix = prefixes[kind]
     for name, method in methods(kind, inspect.isfunction).items():
         if not is_async(method):
             # A ticket may be of either.

@@ -3,10 +3,10 @@
 import json
 import re
 from argparse import ArgumentParser
+from importlib import import_module
 from pathlib import Path
 
 import pytest
-from daphne.cli import CommandLineInterface
 from hypercorn.config import Config as HypercornConfig
 from uvicorn.config import Config as UvicornConfig
 
@@ -123,7 +123,7 @@ def test_the_limits_are_those_of_the_code() -> None:
 def test_the_settings_of_the_servers_are_theirs() -> None:
     uvicorn = UvicornConfig("app")
     assert (uvicorn.ws_ping_interval, uvicorn.ws_ping_timeout) == (20.0, 20.0)
-    parser: ArgumentParser = CommandLineInterface().parser
+    parser: ArgumentParser = import_module("daphne.cli").CommandLineInterface().parser
     assert (parser.get_default("ping_interval"), parser.get_default("ping_timeout")) == (20, 30)
     assert HypercornConfig().websocket_ping_interval is None
 
