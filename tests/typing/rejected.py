@@ -202,12 +202,11 @@ async def wrong_presence(layer: SqliteChannelLayer) -> object:
     here.ajoin("channel", "ann")  # expect: unused-coroutine | reportUnusedCoroutine
     here.aleave("channel")  # expect: unused-coroutine | reportUnusedCoroutine
     layer.presence_watch("room", "channel")  # expect: unused-coroutine | reportUnusedCoroutine
-    await here.ajoin(
-        "channel", "ann", {"nmae": ""}
-    )  # expect: typeddict-item typeddict-unknown-key | reportArgumentType
+    await here.aupdate("channel", {"nmae": ""})  # expect: arg-type | reportArgumentType
+    await here.ajoin("channel", "ann", {"name": None})  # expect: arg-type | reportArgumentType
     await here.ajoin("channel", 7)  # expect: arg-type | reportArgumentType
     await here.ajoin("channel")  # expect: call-arg | reportCallIssue
-    await here.aupdate("channel", {"name": 7})  # expect: typeddict-item | reportArgumentType
+    await here.aupdate("channel", {"name": 7})  # expect: arg-type | reportArgumentType
     here.join("channel", "ann", "Ann")  # expect: arg-type | reportArgumentType
     here.send({"name": "Ann"})  # expect: attr-defined | reportAttributeAccessIssue
     for one in here.list():
