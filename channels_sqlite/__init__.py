@@ -11,13 +11,16 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from channels_sqlite.handles import Channel, Group
+    from channels_sqlite.handles import Channel, Group, Presence
     from channels_sqlite.layers import SqliteChannelLayer
+    from channels_sqlite.present import Present
     from channels_sqlite.sync import SyncChannelLayer, get_sync_channel_layer
 
 __all__ = [
     "Channel",
     "Group",
+    "Presence",
+    "Present",
     "SyncChannelLayer",
     "__version__",
     "get_channel_layer",
@@ -30,6 +33,8 @@ __version__ = "0.1.0"
 _HOMES = {
     "Channel": "channels_sqlite.handles",
     "Group": "channels_sqlite.handles",
+    "Presence": "channels_sqlite.handles",
+    "Present": "channels_sqlite.present",
     "SyncChannelLayer": "channels_sqlite.sync",
     "get_sync_channel_layer": "channels_sqlite.sync",
 }

@@ -53,13 +53,13 @@ class Codec:
         self._packers = Packers()
         self._cipher: Cipher | None = FernetCipher(keys) if keys else None
 
-    def encode(self, message: Mapping[str, object], path: str = "message") -> bytes:
-        """Return `message` as bytes. `path` is what errors call it.
+    def encode(self, message: Mapping[str, object], path: str = "message", limit: int | None = None) -> bytes:
+        """Return `message` as bytes. `path` is what errors call it; `limit` in bytes, in place of `max_message_size`.
 
         Raises:
             TypeError: the message is no mapping, or holds something that is not serialisable; names path and type.
             ValueError: it has the key `__asgi_channel__`, which belongs to the layer.
-            MessageTooLarge: it needs more than `max_message_size` bytes.
+            MessageTooLarge: it needs more than `max_message_size` bytes, or than `limit`.
         """
         if type(message) is not dict and not isinstance(message, Mapping):
             raise TypeError(f"{path}: must be a dict or another Mapping, not {type(message).__name__}")
@@ -72,10 +72,11 @@ class Codec:
             raise
         if len(data) > LARGE_BYTES:
             self._packers.packer = msgpack.Packer()  # it keeps its buffer
-        if len(data) > self._max_message_size:
+        allowed = self._max_message_size if limit is None else limit
+        if len(data) > allowed:
             raise MessageTooLarge(
-                f"{path}: encoded it has {len(data)} bytes, {self._max_message_size} are allowed; send a reference to "
-                f'the data instead, or raise "max_message_size"'
+                f"{path}: encoded it has {len(data)} bytes, {allowed} are allowed; send a reference to the data instead"
+                + (', or raise "max_message_size"' if limit is None else "")
             )
         return data if self._cipher is None else self._cipher.encrypt(data)
 

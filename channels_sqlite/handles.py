@@ -1,4 +1,4 @@
-"""Typed handles: a channel or a group together with the type of its messages.
+"""Typed handles: a channel or a group together with the type of its messages, and who is in a group.
 
     room: Group[ChatMessage] = Group("room")
     room.send({"type": "chat.message", "text": "hi"})
@@ -21,12 +21,18 @@ from django.db import DEFAULT_DB_ALIAS
 from channels_sqlite import names
 from channels_sqlite.exceptions import LayerClosedError
 from channels_sqlite.layers import SqliteChannelLayer
+from channels_sqlite.present import Present
 from channels_sqlite.sync import SyncChannelLayer, get_sync_channel_layer
 from channels_sqlite.sync.foreign_calls import ForeignCalls
+from channels_sqlite.sync.foreign_presence import ForeignPresenceCalls
 
-__all__ = ["Channel", "Group"]
+__all__ = ["Channel", "Group", "Presence"]
 
 M = TypeVar("M", bound=Mapping[str, object])
+I = TypeVar("I", bound=Mapping[str, object])  # noqa: E741  # an info
+
+Presents = list[Present[I]]
+"""Who is present. The handle has a `list` of its own."""
 
 
 @dataclass(frozen=True)
@@ -227,6 +233,70 @@ class Group(Generic[M]):
         return len(await self.achannels())
 
 
+@dataclass(frozen=True)
+class Presence(Generic[I]):
+    """Who is in a group, where what is told of each is of type I, usually a TypedDict.
+
+    `name` is a group's name (TypeError where it is none), `layer` an alias in CHANNEL_LAYERS. The sync methods are
+    those of `SyncChannelLayer`, with its errors; the `a` methods those of the layer itself. Over other layers all raise
+    NotImplementedError.
+    """
+
+    name: str
+    layer: str = "default"
+
+    def __post_init__(self) -> None:
+        names.require_group_name(self.name)
+
+    def join(self, channel: str, key: str, info: I | None = None) -> Presents[I]:
+        """Have `key` be present by `channel`; return who is; see `SyncChannelLayer.presence_join`."""
+        return cast("Presents[I]", _sync(self.layer).presence_join(self.name, channel, key, info))
+
+    async def ajoin(self, channel: str, key: str, info: I | None = None) -> Presents[I]:
+        """Have `key` be present by `channel`; return who is; see `SqliteChannelLayer.presence_join`."""
+        return cast("Presents[I]", await _presence(self.layer).presence_join(self.name, channel, key, info))
+
+    def update(self, channel: str, info: I | None) -> None:
+        """Change what `channel` tells; ValueError where it is not present; see `SyncChannelLayer.presence_update`."""
+        _sync(self.layer).presence_update(self.name, channel, info)
+
+    async def aupdate(self, channel: str, info: I | None) -> None:
+        """Change what `channel` tells; ValueError where it is not present; see `SqliteChannelLayer.presence_update`."""
+        await _presence(self.layer).presence_update(self.name, channel, info)
+
+    def leave(self, channel: str) -> None:
+        """End the presence or the watching of `channel`; see `SyncChannelLayer.presence_leave`."""
+        _sync(self.layer).presence_leave(self.name, channel)
+
+    async def aleave(self, channel: str) -> None:
+        """End the presence or the watching of `channel`; see `SqliteChannelLayer.presence_leave`."""
+        await _presence(self.layer).presence_leave(self.name, channel)
+
+    def list(self) -> Presents[I]:
+        """Return who is present, by key; see `SyncChannelLayer.presence_list`."""
+        return cast("Presents[I]", _sync(self.layer).presence_list(self.name))
+
+    async def alist(self) -> Presents[I]:
+        """Return who is present, by key; see `SqliteChannelLayer.presence_list`."""
+        return cast("Presents[I]", await _presence(self.layer).presence_list(self.name))
+
+    def count(self) -> int:
+        """Return how many keys are present; see `SyncChannelLayer.presence_count`."""
+        return _sync(self.layer).presence_count(self.name)
+
+    async def acount(self) -> int:
+        """Return how many keys are present; see `SqliteChannelLayer.presence_count`."""
+        return await _presence(self.layer).presence_count(self.name)
+
+    def watch(self, channel: str) -> Presents[I]:
+        """Have `channel` hear of changes; return who is present; see `SyncChannelLayer.presence_watch`."""
+        return cast("Presents[I]", _sync(self.layer).presence_watch(self.name, channel))
+
+    async def awatch(self, channel: str) -> Presents[I]:
+        """Have `channel` hear of changes; return who is present; see `SqliteChannelLayer.presence_watch`."""
+        return cast("Presents[I]", await _presence(self.layer).presence_watch(self.name, channel))
+
+
 def _sync(alias: str) -> SyncChannelLayer:
     return get_sync_channel_layer(alias)
 
@@ -238,3 +308,8 @@ def _layer(alias: str) -> BaseChannelLayer:
 def _async(alias: str) -> SqliteChannelLayer | ForeignCalls:
     layer = _layer(alias)
     return layer if isinstance(layer, SqliteChannelLayer) else ForeignCalls(layer)
+
+
+def _presence(alias: str) -> SqliteChannelLayer | ForeignPresenceCalls:
+    layer = _layer(alias)
+    return layer if isinstance(layer, SqliteChannelLayer) else ForeignPresenceCalls(layer)

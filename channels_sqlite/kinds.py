@@ -15,6 +15,7 @@ class Kind(IntegerChoices):
     GROUP = 2, "group"
     MEMBERSHIP = 3, "membership change"
     FLUSH = 4, "flush"
+    PRESENCE = 5, "presence change"
 
 
 class State(IntegerChoices):

@@ -20,6 +20,7 @@ from channels_sqlite.concurrency import endings, forks
 from channels_sqlite.counters import Counters
 from channels_sqlite.delivery.consumers import note_made
 from channels_sqlite.engine.engine import Engine
+from channels_sqlite.engine.presence import LargeGroups, PresenceCalls
 from channels_sqlite.engine.receive import CoroutineReceiver, Line
 from channels_sqlite.options import Options
 from channels_sqlite.sending import NOBODY, Batch, require_due, require_excluded, require_expiry
@@ -31,7 +32,7 @@ from channels_sqlite.storage.transactions import Transaction
 __all__ = ["SqliteChannelLayer"]
 
 
-class SqliteChannelLayer(CoroutineReceiver, BaseChannelLayer):
+class SqliteChannelLayer(CoroutineReceiver, PresenceCalls, BaseChannelLayer):
     """A channel layer in one SQLite file, for all processes of one machine.
 
     Its keyword arguments are the CONFIG options, see `Options`; faults in them raise ImproperlyConfigured. Making a
@@ -50,6 +51,7 @@ class SqliteChannelLayer(CoroutineReceiver, BaseChannelLayer):
             max_message_size=self._options.max_message_size, keys=self._options.symmetric_encryption_keys
         )
         self._counters = Counters()
+        self._large = LargeGroups()
         self._engine: Engine | None = None
         self._making = threading.Lock()  # guards `_engine` and `_finalizer`; nothing is waited for inside
         self._finalizer: weakref.finalize[..., SqliteChannelLayer] | None = None

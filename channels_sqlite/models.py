@@ -9,7 +9,7 @@ import channels_sqlite.task_models  # noqa: F401  # Django looks for models here
 from channels_sqlite.fields import RowIdField
 from channels_sqlite.kinds import Kind, State
 
-__all__ = ["LastId", "Listener", "Membership", "Message", "Process", "Scheduled"]
+__all__ = ["LastId", "Listener", "Membership", "Message", "Presence", "Process", "Scheduled"]
 
 
 class Message(models.Model):
@@ -24,7 +24,8 @@ class Message(models.Model):
     local = models.CharField(
         max_length=100,
         null=True,
-        help_text="what follows the ! of a process-specific channel; of a group, the members that do not get it",
+        help_text="what follows the ! of a process-specific channel; of a group, the members that do not get it; of a "
+        "normal channel, the group whose presence a message tells of",
     )
     client = models.CharField(max_length=100, null=True, help_text="the process that the row is for")
     created_at = models.FloatField(help_text="seconds since 1970")
@@ -82,6 +83,47 @@ class Membership(models.Model):
 
     def __str__(self) -> str:
         return f"{self.channel} in {self.group_name}"
+
+
+class Presence(models.Model):
+    """One channel by which somebody is present in a group, or watches who is. `client` is "" for a normal channel."""
+
+    id = RowIdField(primary_key=True)
+    prefix = models.CharField(max_length=100)
+    group_name = models.CharField(max_length=100)
+    client = models.CharField(max_length=100, blank=True)
+    channel = models.CharField(max_length=100)
+    key = models.CharField(max_length=200, blank=True, help_text='who is there; "" for a channel that watches')
+    turn = models.BigIntegerField(help_text="order in which the channels of the key have joined")
+    since = models.FloatField(help_text="when the key came, in seconds since 1970")
+    heard_id = models.BigIntegerField(help_text="id of the last message that its list took in already")
+    expires_at = models.FloatField(
+        null=True, help_text="seconds since 1970, or null: until it leaves; of a member, not before its membership"
+    )
+    info = models.BinaryField()
+
+    class Meta:
+        verbose_name_plural = "presences"
+        constraints = (
+            # Also what a dead process leaves behind, and who of a process hears what is told in a group.
+            models.UniqueConstraint(
+                fields=["client", "prefix", "group_name", "channel"], name="channels_sqlite_attendee"
+            ),
+        )
+        indexes = (
+            # Who is in a group, and of each the channel that joined last.
+            models.Index(fields=["prefix", "group_name", "key", "turn"], name="channels_sqlite_attendance"),
+            # Where somebody is.
+            models.Index(fields=["prefix", "key", "group_name"], name="channels_sqlite_whereabouts"),
+            models.Index(
+                fields=["prefix", "expires_at"],
+                condition=Q(expires_at__isnull=False),
+                name="channels_sqlite_presence_ends",
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.key or 'a watcher'} in {self.group_name}"
 
 
 class Process(models.Model):

@@ -157,6 +157,19 @@ class Reports:
 
         self._tell("undecodable", line)
 
+    def unreadable_info(self, group: str, key: str, reason: str) -> None:
+        """What somebody who is present has told of themselves cannot be decoded."""
+        self._tell(
+            f"info {group}",
+            lambda times: logger.error(
+                "group %r: the info of %r cannot be read and counts as {} (%d times since the last line): %s",
+                group,
+                key,
+                times,
+                reason,
+            ),
+        )
+
     def membership_ended(self, group: str, channel: str, group_expiry: float | None) -> None:
         """A live member was dropped by group_expiry."""
         self._tell(

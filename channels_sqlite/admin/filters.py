@@ -18,7 +18,7 @@ from django.http import HttpRequest
 
 from channels_sqlite.channel_layers import layer_aliases, our_entries
 from channels_sqlite.kinds import State
-from channels_sqlite.models import Membership, Message, Process, Scheduled
+from channels_sqlite.models import Membership, Message, Presence, Process, Scheduled
 from channels_sqlite.options import Options
 from channels_sqlite.task_models import QueuedTask
 
@@ -31,6 +31,7 @@ __all__ = [
     "DatabaseFilter",
     "GroupFilter",
     "PrefixFilter",
+    "PresenceGroupFilter",
     "ScheduledNameFilter",
     "SentFilter",
     "StateFilter",
@@ -174,6 +175,17 @@ class GroupFilter(NameFilter):
     def offered(self, alias: str) -> list[str]:
         """Return those with the most new members."""
         return busiest(Membership.objects.using(alias), self.column)
+
+
+class PresenceGroupFilter(NameFilter):
+    """One of the groups that people come to now."""
+
+    title = "group"
+    column = parameter_name = "group_name"
+
+    def offered(self, alias: str) -> list[str]:
+        """Return those that most have joined lately."""
+        return busiest(Presence.objects.using(alias), self.column)
 
 
 class ScheduledNameFilter(NameFilter):

@@ -5,6 +5,7 @@ The tables may hold millions of rows while a page is asked for, so no query look
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -237,6 +238,8 @@ class MessageAdmin(PayloadAdmin):
         """Return the full name that the message was sent to, and to which members of a group it was not."""
         if row.kind == Kind.GROUP:
             return row.queue + (f" without {row.local}" if row.local else "")
+        if row.kind != Kind.SPECIFIC:
+            return row.queue
         return breakable(row.queue + (row.local or ""))
 
     @admin.display(description="state")
@@ -257,6 +260,8 @@ class MessageAdmin(PayloadAdmin):
     @admin.display(description="expires")
     def expires(self, row: Row) -> str:
         """Return when it is, or was, too late to read the message."""
+        if math.isinf(row.expires_at):  # of who is present
+            return "never"
         return f"{clock(row.expires_at)}, {away(row.expires_at, time.time())}"
 
 

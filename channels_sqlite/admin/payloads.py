@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import pprint
 from collections.abc import Iterator
+from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 
 from channels_sqlite.channel_layers import our_entries
 from channels_sqlite.codec import Codec, Message, UndecodableError
+from channels_sqlite.delivery.diffs import message_of
 from channels_sqlite.kinds import Kind
 from channels_sqlite.options import Options
 
-__all__ = ["one_line", "pretty", "pretty_json"]
+__all__ = ["info_line", "info_text", "one_line", "pretty", "pretty_json"]
 
 FERNET_START = b"gAAAA"  # version 0x80 and the high bytes of a time before 2106, https://github.com/fernet/spec
 
@@ -64,7 +66,40 @@ def _content(kind: int, payload: bytes | memoryview | str) -> object:
         return _Words(f"the membership of {stored.decode(errors='replace')} has changed")
     if kind == Kind.FLUSH:
         return _Words("everything older was deleted")
-    return _decoded(stored)
+    if kind == Kind.PRESENCE:
+        return _diff(stored)
+    try:
+        return _decoded(stored)
+    except UndecodableError:
+        if kind != Kind.NORMAL:
+            raise
+        try:  # a normal channel may be told who is present
+            return _diff(stored)
+        except UndecodableError:
+            pass
+        raise
+
+
+def info_line(stored: bytes | memoryview | str) -> str:
+    """Return what somebody who is present has told of themselves, as one line, or why it cannot be shown."""
+    return one_line(Kind.SPECIFIC, stored)
+
+
+def info_text(stored: bytes | memoryview | str) -> str:
+    """Likewise, as indented text."""
+    return pretty(Kind.SPECIFIC, stored)
+
+
+def _diff(stored: bytes) -> object:
+    """Return what is told of who is present; infos that cannot be decoded are words. Errors as `message_of`."""
+    return message_of(stored, _info) or _Words("nothing that can be seen has changed")
+
+
+def _info(group: str, key: str, stored: bytes) -> Any:  # Any: in the place of a message
+    try:
+        return _decoded(stored)
+    except UndecodableError as error:
+        return _Words(str(error))
 
 
 def _decoded(payload: bytes) -> Message:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
-from channels_sqlite.delivery.mailboxes import Mailboxes
-from channels_sqlite.delivery.members import Members
+from channels_sqlite.delivery.attendance import Attendance, Here
 from channels_sqlite.exceptions import ChannelDatabaseError
 from channels_sqlite.reports import Reports
 from channels_sqlite.storage.outbox import Outbox
@@ -18,12 +17,13 @@ class Abandoned:
     """The abandoned channels of one process. On the background thread."""
 
     def __init__(
-        self, client: str, outbox: Outbox, boxes: Mailboxes, members: Members, reports: Reports, *, batch_size: int
+        self, outbox: Outbox, here: Here, attendance: Attendance, reports: Reports, *, batch_size: int
     ) -> None:
-        self._client = client
         self._outbox = outbox
-        self._boxes = boxes
-        self._members = members
+        self._boxes = here.boxes
+        self._members = here.members
+        self._audience = here.audience
+        self._attendance = attendance
         self._reports = reports
         self._batch_size = batch_size
 
@@ -32,15 +32,23 @@ class Abandoned:
 
         What fails is tried again at the next sweep.
         """
-        channels = {name for name in self._boxes.lapsed_and_abandoned() if self._members.is_member(name)}
+        channels = {name for name in self._boxes.lapsed_and_abandoned() if self._is_anywhere(name)}
         gone: set[str] = set()
         try:
-            for batch in _batches(self._members.memberships_of(channels) if channels else (), self._batch_size):
+            for batch in _batches(self._places_of(channels) if channels else (), self._batch_size):
                 gone |= self._outbox.run_patiently(self._leave(batch))
         except ChannelDatabaseError as error:
             self._reports.failed("taking abandoned channels out of their groups", error)
         if gone:
             self._reports.abandoned(sorted(gone))
+
+    def _is_anywhere(self, channel: str) -> bool:
+        return self._members.is_member(channel) or self._audience.attends(channel)
+
+    def _places_of(self, channels: Collection[str]) -> Iterator[tuple[str, str]]:
+        """Yield (group, channel) of all memberships of these, and of where they watch."""
+        yield from self._members.memberships_of(channels)
+        yield from self._audience.attended_by(channels)
 
     def _leave(self, batch: Sequence[tuple[str, str]]) -> Callable[[Transaction], set[str]]:
         """End the memberships of those channels in `batch` that nobody has received on meanwhile; return these."""
@@ -49,7 +57,7 @@ class Abandoned:
             gone = self._boxes.still_abandoned({name for _, name in batch})
             for group, channel in batch:
                 if channel in gone:
-                    transaction.store.leave(group, self._client, channel)
+                    self._attendance.discard(group, channel)(transaction)
             transaction.after_commit.append(lambda: self._have_left([pair for pair in batch if pair[1] in gone]))
             return gone
 
@@ -58,7 +66,7 @@ class Abandoned:
     def _have_left(self, pairs: Sequence[tuple[str, str]]) -> None:
         for group, channel in pairs:
             self._members.set(group, channel, None)
-            if not self._members.is_member(channel):
+            if not self._is_anywhere(channel):
                 self._boxes.drop_broadcasts(channel)
 
 

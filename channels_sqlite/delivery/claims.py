@@ -23,6 +23,7 @@ from functools import partial
 from channels_sqlite import names
 from channels_sqlite.concurrency.gate import Gate
 from channels_sqlite.concurrency.reentry import exclusive
+from channels_sqlite.delivery.entries import claimed
 from channels_sqlite.delivery.mailbox import Entry
 from channels_sqlite.delivery.mailboxes import Mailboxes, Taken
 from channels_sqlite.delivery.reader import Reader
@@ -111,7 +112,7 @@ class Claims:
         self._outbox.post(claim, lambda write: self._claimed(channel, count, write))
 
     def _arrived(self, channel: str, asked: int, rows: Sequence[ClaimedRow], *, more: bool) -> None:
-        self._boxes.arrived(channel, asked, (Entry(*row) for row in rows))
+        self._boxes.arrived(channel, asked, map(claimed, rows))
         if more:
             self._plentiful.add(channel)
         else:
@@ -134,10 +135,11 @@ class Claims:
         self._outbox.post(self._unclaim(channel, surplus), lambda write: self._released(channel, surplus, write))
 
     def _unclaim(self, channel: str, entries: Sequence[Entry]) -> Callable[[Transaction], None]:
-        rows = [(entry.id, entry.expires_at, entry.payload) for entry in entries]
-
         def unclaim(transaction: Transaction) -> None:
-            transaction.store.unclaim(channel, rows, now=transaction.now, deleted=self._delete)
+            left = [entry for entry in entries if _is_wanted(transaction, channel, entry)]
+            rows = [(entry.id, entry.expires_at, entry.payload) for entry in left]
+            groups = {entry.id: entry.diff_of for entry in left if entry.diff_of is not None}
+            transaction.store.unclaim(channel, rows, now=transaction.now, deleted=self._delete, groups=groups)
             transaction.wake.update(transaction.store.listeners(channel))
 
         return unclaim
@@ -206,7 +208,7 @@ class Claims:
         for channel in channels:
             rows, _ = transaction.store.claim(channel, now=transaction.now, limit=1, delete=self._delete)
             if rows:
-                return channel, Entry(*rows[0])
+                return channel, claimed(rows[0])
         return None
 
     # Closing
@@ -274,3 +276,11 @@ class Claims:
     def abandon(self) -> None:
         """In a forked child: a thread of the parent may hold the lock for ever."""
         self._lock = threading.Lock()
+
+
+def _is_wanted(transaction: Transaction, channel: str, entry: Entry) -> bool:
+    """Whether a message may go back: a diff may not, where the channel does not hear it any more, or has a new list."""
+    if entry.diff_of is None:
+        return True
+    row = transaction.store.presence(entry.diff_of, "", channel)
+    return row is not None and row.heard_id < entry.id

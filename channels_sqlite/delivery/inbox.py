@@ -13,18 +13,24 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from channels_sqlite.delivery.abandoned import Abandoned
+from channels_sqlite.delivery.attendance import Attendance, Here
+from channels_sqlite.delivery.audience import Audience
 from channels_sqlite.delivery.claims import Claims
+from channels_sqlite.delivery.departures import Departures
 from channels_sqlite.delivery.log import Log
 from channels_sqlite.delivery.mailbox import Waiter
 from channels_sqlite.delivery.mailboxes import Mailboxes, Taken
 from channels_sqlite.delivery.members import Members
+from channels_sqlite.delivery.notices import Notices
 from channels_sqlite.delivery.progress import Progress
 from channels_sqlite.delivery.reader import Reader
+from channels_sqlite.delivery.telling import Telling
 from channels_sqlite.exceptions import LayerClosedError
 from channels_sqlite.options import Options
 from channels_sqlite.reports import Reports
 from channels_sqlite.storage.connections import OpenDatabase
 from channels_sqlite.storage.outbox import Outbox
+from channels_sqlite.waking.wakeups import Wakeups
 
 __all__ = ["Inbox"]
 
@@ -35,20 +41,40 @@ W = TypeVar("W", bound=Waiter)
 class Inbox:
     """The receiving half of a layer."""
 
-    def __init__(self, client: str, options: Options, database: OpenDatabase, outbox: Outbox, reports: Reports) -> None:
+    def __init__(
+        self,
+        client: str,
+        options: Options,
+        database: OpenDatabase,
+        *,
+        outbox: Outbox,
+        wakeups: Wakeups,
+        reports: Reports,
+    ) -> None:
         self._options = options
         self._reports = reports
         self.reader = Reader(database, reports)
         self.boxes = Mailboxes(options, reports.counters)
         self.members = Members(self.boxes)
+        self.audience = Audience(self.boxes, self.members)
         self.log = Log(
-            client, database, outbox, reader=self.reader, boxes=self.boxes, members=self.members, reports=reports
+            client,
+            database,
+            outbox,
+            reader=self.reader,
+            boxes=self.boxes,
+            members=self.members,
+            audience=self.audience,
+            reports=reports,
         )
         self.claims = Claims(client, outbox, self.boxes, self.reader, reports, delete=options.message_retention == 0)
         self.progress = Progress(client, outbox, self.boxes)
-        self._abandoned = Abandoned(
-            client, outbox, self.boxes, self.members, reports, batch_size=options.trim_batch_size
-        )
+        here = Here(self.boxes, self.members, self.audience)
+        self.notices = Notices(client, options, self.log)
+        telling = Telling(client, options, self.notices, wakeups)
+        self.attendance = Attendance(options, here, self.notices, telling)
+        self.departures = Departures(client, options, here, self.attendance, telling)
+        self._abandoned = Abandoned(outbox, here, self.attendance, reports, batch_size=options.trim_batch_size)
 
     def take_or_wait(self, channel: str, new_waiter: Callable[[str, C], W], context: C) -> Taken | W:
         """Take the next message for `channel`, or stand in line for it with a `new_waiter(channel, context)`.
@@ -69,7 +95,7 @@ class Inbox:
         `loops_closed`: there may be receivers whose loop was closed. On the background thread.
         """
         ended = self.members.drop_expired(time.time())
-        evicted = self.boxes.sweep(all_waiters=loops_closed, is_member=self.members.is_member)
+        evicted = self.boxes.sweep(all_waiters=loops_closed, is_member=self.audience.is_anywhere)
         for channel in evicted:
             self.claims.hand_on(channel)
         for group, channel in ended:
@@ -94,4 +120,5 @@ class Inbox:
         """In a forked child: threads of the parent may hold the locks for ever."""
         self.claims.abandon()
         self.members.abandon()
+        self.audience.abandon()
         self.boxes.abandon()

@@ -8,6 +8,7 @@ Threads: `read` runs in the reader's turn; the rest may be called from any threa
 
 from __future__ import annotations
 
+import math
 import sqlite3
 import time
 from collections import deque
@@ -17,6 +18,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from channels_sqlite.concurrency.loops import running_loop
+from channels_sqlite.delivery.audience import Audience
+from channels_sqlite.delivery.diffs import farewells
+from channels_sqlite.delivery.entries import diff_entry
 from channels_sqlite.delivery.mailbox import Entry
 from channels_sqlite.delivery.mailboxes import Mailboxes
 from channels_sqlite.delivery.members import Members
@@ -36,6 +40,10 @@ STEP_BYTES = 2 * 1024 * 1024
 STEP_DELIVERIES = 1000
 
 
+class _OutOfDateError(Exception):
+    """What was read may be older than what this process has changed since: it is to be read again."""
+
+
 class OwnRows(NamedTuple):
     """All rows for this process with `after` < id <= `up_to`: those of one transaction of its own."""
 
@@ -46,7 +54,7 @@ class OwnRows(NamedTuple):
 
 @dataclass(slots=True)
 class Broadcast:
-    """A broadcast on its way to the members of this process."""
+    """A broadcast on its way to the members of this process, or a presence diff to those who hear it."""
 
     group: str
     entry: Entry
@@ -68,6 +76,7 @@ class Log:
         reader: Reader,
         boxes: Mailboxes,
         members: Members,
+        audience: Audience,
         reports: Reports,
     ) -> None:
         self._client = client
@@ -76,6 +85,8 @@ class Log:
         self._reader = reader
         self._boxes = boxes
         self._members = members
+        self._audience = audience
+        self._changes = 0  # of the audience, before this step began to read
         self._reports = reports
         self._own: deque[OwnRows] = deque()
         self._is_registered = False  # this process is, or somebody has deleted that it is
@@ -90,7 +101,7 @@ class Log:
         """
         self._own.append(own)
         loop = running_loop()
-        if loop is not None and any(row.kind == Kind.GROUP for row in own.rows):
+        if loop is not None and any(row.kind in (Kind.GROUP, Kind.PRESENCE) for row in own.rows):
             self._reader.work_soon(loop)
         else:
             self._reader.work()
@@ -99,6 +110,7 @@ class Log:
 
     def read(self, connections: Connections, *, behind: bool) -> bool:
         """Deliver one step of the log; return whether there is more."""
+        self._changes = self._audience.changes
         if self._deliver_own(connections) and not behind:
             return False
         return self._step(connections)
@@ -123,7 +135,10 @@ class Log:
         for row in rows:
             if self._broadcast is not None or count >= STEP_DELIVERIES:
                 return False
-            count += self._deliver(row, connections)
+            try:
+                count += self._deliver(row, connections)
+            except _OutOfDateError:
+                return False
         return self._broadcast is None
 
     def _step(self, connections: Connections) -> bool:
@@ -150,6 +165,9 @@ class Log:
                     count += self._deliver(row, connections)
                 except sqlite3.Error:
                     raise
+                except _OutOfDateError:
+                    up_to = row.id - 1
+                    break
                 except Exception as error:  # noqa: BLE001  # one odd row must not hold up all that follow
                     self._reports.undecodable(row.id, type(error).__name__)
                 self._reader.found += 1
@@ -179,21 +197,46 @@ class Log:
         if row.kind == Kind.MEMBERSHIP:
             channel = row.payload.decode("ascii", "replace")  # a name; any other is nobody's
             membership = connections.reader.store.member(row.queue, self._client, channel)
+            self._learn(row.queue, channel, connections)
             self._members.set(row.queue, channel, membership)
             return 1
+        if row.kind == Kind.PRESENCE:
+            hearers = self._audience.of(row.queue, row.id)
+            self._spread(Broadcast(row.queue, diff_entry(row.id, row.queue, row.payload, row.expires_at), hearers))
+            return 1 + len(hearers)
         if row.kind == Kind.FLUSH:
             self._boxes.clear()
             self._members.drop_older(row.id)
+            for group, payload in farewells(row.payload):
+                self._put_diff(self._audience.of(group, row.id), diff_entry(row.id, group, payload))
+            self._audience.drop_older(row.id)
         else:
             self._reports.undecodable(row.id, f"its kind {row.kind} is not known")
         return 1
 
+    def _learn(self, group: str, channel: str, connections: Connections) -> None:
+        """Note what a channel is in the presence of a group, of which another transaction has told.
+
+        Raises _OutOfDateError where this process has changed such things since the step began to read.
+        """
+        row = connections.reader.store.presence(group, self._client, channel)
+        if not self._audience.learn(group, channel, row, self._changes):
+            raise _OutOfDateError
+        self._boxes.withdraw(channel, group, math.inf if row is None else row.heard_id)
+
+    def _put_diff(self, channels: Sequence[str], entry: Entry) -> None:
+        group = entry.diff_of or ""
+        self._boxes.put_diff(channels, entry, lambda channel: self._audience.hears(group, channel, entry.id))
+
     def _spread(self, broadcast: Broadcast) -> bool:
         """Hand a broadcast to the next members of this process; return whether some are left for the next step."""
         channels = broadcast.members[broadcast.done : broadcast.done + STEP_DELIVERIES]
-        dropped, abandoned = self._boxes.put(channels, broadcast.entry)
-        broadcast.dropped += dropped
-        broadcast.abandoned += abandoned
+        if broadcast.entry.diff_of is not None:
+            self._put_diff(channels, broadcast.entry)
+        else:
+            dropped, abandoned = self._boxes.put(channels, broadcast.entry)
+            broadcast.dropped += dropped
+            broadcast.abandoned += abandoned
         broadcast.done += len(channels)
         if broadcast.done < len(broadcast.members):
             self._broadcast = broadcast

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,6 +24,10 @@ class Entry:
     shared: bool = field(default=False, compare=False)
     template: Message | None = field(default=None, compare=False)
     """The message, to be copied for each member; None when it was not decoded yet, or is more than a flat dict."""
+    diff_of: str | None = field(default=None, compare=False)
+    """The group whose presence this tells of; see `diffs`. It never expires, and takes no capacity."""
+    lapses_at: float = field(default=math.inf, compare=False)
+    """When whoever has not received it may be gone (seconds since 1970)."""
 
 
 class Waiter:
@@ -82,6 +87,7 @@ class Mailbox:
         "channel",
         "claiming",
         "consumer",
+        "diffs",
         "entries",
         "of_queue",
         "queue",
@@ -99,6 +105,7 @@ class Mailbox:
         self.consumer: Consumer | None = None  # who received last on a process-specific channel, where that is known
         self.capacity = capacity
         self.entries: deque[Entry] = deque()
+        self.diffs = 0  # of them, on a process-specific channel, that tell of presences
         self.waiters: dict[Waiter, None] = {}
         self.woken = 0  # waiters that were woken and have not come back yet
         self.claiming = 0  # messages of a normal channel asked for and not here yet
@@ -153,6 +160,7 @@ class Mailbox:
         before = len(entries)
         while entries and entries[0].expires_at <= now:
             entries.popleft()
+        mixed = mixed or bool(entries and entries[0].diff_of is not None)
         if mixed and any(entry.expires_at <= now for entry in entries):
             kept = [entry for entry in entries if entry.expires_at > now]
             entries.clear()

@@ -10,6 +10,7 @@ inside it; receivers are notified once it is released.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -20,6 +21,7 @@ from channels_sqlite import names
 from channels_sqlite.concurrency.loops import running_loop
 from channels_sqlite.counters import Counters
 from channels_sqlite.delivery.consumers import CANCELLED, Consumer, consumer_of
+from channels_sqlite.delivery.entries import merged
 from channels_sqlite.delivery.mailbox import Entry, Mailbox, Queue, Waiter
 from channels_sqlite.exceptions import LayerClosedError
 from channels_sqlite.options import Options
@@ -137,15 +139,19 @@ class Mailboxes:
                     del box.waiters[waiter]
                     waiter.woken = False
                     box.woken -= 1
+                    entry = entries.popleft()
                     if box.specific:
-                        queue = box.queue
-                        queue.held -= 1
-                        queue.consumed += 1
-                        if queue.consumed >= queue.publish_every:
-                            self._due = True
+                        if entry.diff_of is None:
+                            queue = box.queue
+                            queue.held -= 1
+                            queue.consumed += 1
+                            if queue.consumed >= queue.publish_every:
+                                self._due = True
+                        else:
+                            box.diffs -= 1
                         if not box.waiters:
                             self.waiting_channels -= 1
-                    taken = box.channel, entries.popleft()
+                    taken = box.channel, entry
             if taken is None:
                 self._remove_waiter(waiter)
                 taken = self._take(waiter.channel, now, woken=waiter.woken)
@@ -274,9 +280,9 @@ class Mailboxes:
         for channel in channels:
             box = find(channel) or self._box_of(channel)
             entries = box.entries
-            if len(entries) >= box.capacity:
+            if len(entries) - box.diffs >= box.capacity:
                 self._drop_expired(box, now)
-                if len(entries) >= box.capacity:
+                if len(entries) - box.diffs >= box.capacity:
                     full.append(box)
                     continue
             entries.append(entry)
@@ -331,13 +337,16 @@ class Mailboxes:
             self._drop_expired(box, now)
         if not entries or (not woken and len(entries) <= box.woken and not self._evict(channel, _gone)):
             return None
-        if box.specific:
+        entry = entries.popleft()
+        if entry.diff_of is not None:
+            box.diffs -= box.specific
+        elif box.specific:
             queue = box.queue  # as `_consume`, without a call for every message
             queue.held -= 1
             queue.consumed += 1
             if queue.consumed >= queue.publish_every:
                 self._due = True
-        return channel, entries.popleft()
+        return channel, entry
 
     def _take_of_queue(self, queue: str, now: float, *, woken: bool) -> Taken | None:
         """Take the oldest message that a receiver on the whole queue may take."""
@@ -358,8 +367,73 @@ class Mailboxes:
             return None
         box = self._boxes[oldest]
         box.consumer = None
-        self._consume(box.queue)
-        return oldest, box.entries.popleft()
+        entry = box.entries.popleft()
+        if entry.diff_of is None:
+            self._consume(box.queue)
+        else:
+            box.diffs -= 1
+        return oldest, entry
+
+    # Presence diffs on process-specific channels
+
+    def put_diff(self, channels: Sequence[str], entry: Entry, hears: Callable[[str], bool]) -> None:
+        """Put a diff of the log into mailboxes, and notify who waits there.
+
+        `hears` says whether a channel hears it now; it is called under the lock, and takes none. What is withdrawn
+        after that lies here by then.
+        """
+        waiters: list[Waiter] = []
+        with self._lock:
+            self.cursor = entry.id
+            known: dict[tuple[int, ...], list[Entry]] = {}
+            for channel in channels:
+                if not hears(channel):
+                    continue
+                box = self._box_of(channel)
+                box.entries.append(entry)
+                box.diffs += 1
+                if box.diffs > box.capacity:
+                    self._put_together(box, known)
+                waiters += self._wakeable(channel)
+        self._notify(waiters)
+
+    def _put_together(self, box: Mailbox, known: dict[tuple[int, ...], list[Entry]]) -> None:
+        """Make one diff of those that a mailbox has of each group, in the place of the last; `known`: such as were."""
+        by_group: dict[str, list[Entry]] = {}
+        for entry in box.entries:
+            if entry.diff_of is not None:
+                by_group.setdefault(entry.diff_of, []).append(entry)
+        whole: dict[int, list[Entry]] = {}  # by the id of the last
+        parts: set[int] = set()
+        for entries in by_group.values():
+            if len(entries) < 2:
+                continue
+            ids = tuple(entry.id for entry in entries)
+            if ids not in known:
+                known[ids] = merged(entries, self._options.max_message_size)
+            whole[ids[-1]] = known[ids]
+            parts.update(map(id, entries))
+        kept: deque[Entry] = deque()
+        last: set[int] = set()
+        for entry in reversed(box.entries):
+            if id(entry) not in parts:
+                kept.appendleft(entry)
+            elif entry.id in whole and entry.id not in last:
+                last.add(entry.id)
+                kept.extendleft(reversed(whole[entry.id]))
+        box.entries = kept
+        box.diffs = sum(entry.diff_of is not None for entry in kept)
+
+    def withdraw(self, channel: str, group: str, up_to: float = math.inf) -> None:
+        """Drop the diffs of `group`, up to an id, that wait on a channel."""
+        with self._lock:
+            box = self._boxes.get(channel)
+            if box is None or not box.diffs:
+                return
+            kept = [entry for entry in box.entries if entry.diff_of != group or entry.id > up_to]
+            if len(kept) < len(box.entries):
+                box.diffs -= len(box.entries) - len(kept)
+                box.entries = deque(kept)
 
     # Normal channels; see `claims`
 
@@ -510,6 +584,8 @@ class Mailboxes:
                 if all_waiters or box.entries or box.woken or not box.waiters
             ]:
                 self._drop_expired(box, now)
+                if box.diffs and box.consumer is not None and _has_lapsed(box, now):
+                    self._lapsed.add(name)
                 if self._evict(name, _stuck):
                     evicted.append(name)
                 if box.empty:
@@ -533,6 +609,7 @@ class Mailboxes:
         with self._lock:
             for box in self._boxes.values():
                 box.entries.clear()
+                box.diffs = 0
             for queue in self._queues.values():
                 queue.held = 0
 
@@ -578,9 +655,11 @@ class Mailboxes:
             box = self._boxes.get(channel)
             if box is not None:
                 kept = deque(entry for entry in box.entries if not entry.shared)
-                self._counters.dropped_expired += len(box.entries) - len(kept)
-                self._consume(box.queue, len(box.entries) - len(kept))
+                messages = len(box.entries) - len(kept) - box.diffs
+                self._counters.dropped_expired += messages
+                self._consume(box.queue, messages)
                 box.entries = kept
+                box.diffs = 0
 
     def abandon(self) -> None:
         """In a forked child: a thread of the parent may hold the lock for ever."""
@@ -595,6 +674,10 @@ def _stuck(waiter: Waiter) -> bool:
     stuck = waiter.gone or waiter.late
     waiter.late = waiter.woken
     return stuck
+
+
+def _has_lapsed(box: Mailbox, now: float) -> bool:
+    return any(entry.lapses_at <= now for entry in box.entries if entry.diff_of is not None)
 
 
 def _nothing() -> None:

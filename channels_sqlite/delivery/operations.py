@@ -9,7 +9,6 @@ from channels.exceptions import ChannelFull
 from channels_sqlite import names
 from channels_sqlite.delivery.capacity import Capacity
 from channels_sqlite.delivery.inbox import Inbox
-from channels_sqlite.delivery.log import OwnRows
 from channels_sqlite.kinds import Kind
 from channels_sqlite.options import Options
 from channels_sqlite.reports import Reports
@@ -27,8 +26,9 @@ class Operations:
     def __init__(self, client: str, options: Options, inbox: Inbox, wakeups: Wakeups, reports: Reports) -> None:
         self._client = client
         self._options = options
-        self._log = inbox.log
-        self._members = inbox.members
+        self._note_own = inbox.notices.note_own
+        self._attendance = inbox.attendance
+        self._departures = inbox.departures
         self._wakeups = wakeups
         self._reports = reports
         self._capacity = Capacity(client, options, inbox.boxes)
@@ -142,65 +142,23 @@ class Operations:
                     transaction, LogRow(transaction.newest, Kind.SPECIFIC, queue, local, expires_at, payload)
                 )
 
-    def _note_own(self, transaction: Transaction, row: LogRow) -> None:
-        """Note a row that this very process will receive, so that it need not be read back after the commit."""
-        if not transaction.own:
-            transaction.after_commit.append(
-                lambda: self._log.take_in(OwnRows(transaction.first, transaction.newest, transaction.own))
-            )
-        transaction.own.append(row)
-
     # Groups
 
     def group_add(self, group: str, channel: str) -> Callable[[Transaction], None]:
         """Make `channel` a member, for what is sent from now on."""
-
-        def apply(transaction: Transaction) -> None:
-            expiry = self._options.group_expiry
-            expires_at = None if expiry is None else transaction.now + expiry
-            client = names.client_of(channel)
-            joined_id = transaction.store.join(
-                group, client, channel, joined_id=transaction.newest, expires_at=expires_at, now=transaction.now
-            )
-            if client == self._client and not transaction.in_users_block:
-                transaction.undo.append(self._members.joined(group, channel, (joined_id, expires_at)))
-            elif client:
-                self._tell(transaction, group, client, channel)
-
-        return apply
+        return self._attendance.add(group, channel)
 
     def group_discard(self, group: str, channel: str) -> Callable[[Transaction], None]:
         """End a membership, if there is one."""
-
-        def apply(transaction: Transaction) -> None:
-            client = names.client_of(channel)
-            left = transaction.store.leave(group, client, channel)
-            if client == self._client:
-                transaction.after_commit.append(lambda: self._members.set(group, channel, None))
-            elif client and left:
-                self._tell(transaction, group, client, channel)
-
-        return apply
-
-    def _tell(self, transaction: Transaction, group: str, client: str, channel: str) -> None:
-        """Say in the log that a membership has changed: of another process's channel, or in the user's transaction."""
-        name = channel.encode()
-        expires_at = transaction.now + self._options.expiry
-        transaction.newest = transaction.store.insert(
-            Kind.MEMBERSHIP, group, name, client=client, created_at=transaction.now, expires_at=expires_at
-        )
-        if client == self._client:
-            self._note_own(transaction, LogRow(transaction.newest, Kind.MEMBERSHIP, group, None, expires_at, name))
-        else:
-            transaction.wake.add(client)
+        return self._attendance.discard(group, channel)
 
     def flush(self, transaction: Transaction) -> None:
         """Delete all messages, scheduled ones included, and memberships; every process forgets what it holds."""
         store = transaction.store
-        store.flush()
+        farewells = self._departures.flush(transaction)
         self._capacity.forget()
         expires_at = transaction.now + self._options.expiry
-        transaction.newest = store.insert(Kind.FLUSH, "", b"", created_at=transaction.now, expires_at=expires_at)
+        transaction.newest = store.insert(Kind.FLUSH, "", farewells, created_at=transaction.now, expires_at=expires_at)
         transaction.wake.update(process.client for process in store.processes())
         transaction.wake.discard(self._client)
-        self._note_own(transaction, LogRow(transaction.newest, Kind.FLUSH, "", None, expires_at, b""))
+        self._note_own(transaction, LogRow(transaction.newest, Kind.FLUSH, "", None, expires_at, farewells))

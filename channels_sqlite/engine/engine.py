@@ -13,11 +13,12 @@ import secrets
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 from django.db.utils import DatabaseError
 
 from channels_sqlite import names
-from channels_sqlite.codec import Codec
+from channels_sqlite.codec import Codec, Message, UndecodableError
 from channels_sqlite.concurrency import endings, forks
 from channels_sqlite.concurrency.background import BackgroundThread
 from channels_sqlite.concurrency.reentry import exclusive
@@ -41,6 +42,8 @@ from channels_sqlite.waking.watches import Watches
 
 __all__ = ["Engine"]
 
+T = TypeVar("T")
+
 CLIENT_BYTES = 8
 TICK_S = 1.0
 JOIN_S = 5.0
@@ -60,7 +63,9 @@ class Engine:
         self.database = OpenDatabase(options.database, options.prefix, self.reports)
         self.wakeups = Wakeups(self.client, self.database, counters)
         self.outbox = Outbox(self.database, self._background, self.wakeups, self.reports)
-        self.inbox = Inbox(self.client, options, self.database, self.outbox, self.reports)
+        self.inbox = Inbox(
+            self.client, options, self.database, outbox=self.outbox, wakeups=self.wakeups, reports=self.reports
+        )
         self.operations = Operations(self.client, options, self.inbox, self.wakeups, self.reports)
         self.schedule = Schedule(self.operations, self.reports)
         self._due_messages = DueMessages(
@@ -93,6 +98,7 @@ class Engine:
             reports=self.reports,
         )
         self._housekeeping: Housekeeping | None = None
+        self._cleared_up = False  # after the dead, since this file was opened
         self._commits_seen = -1
         self._closed = False
         self.wakeups.read_here = self.inbox.reader.pull
@@ -141,18 +147,54 @@ class Engine:
         if self._housekeeping is not None:
             self._housekeeping.bury_the_dead()
 
+    async def ready_to_list(self) -> None:
+        """Make sure that a list of who is present has no dead in it that were there before this process."""
+        if not self._cleared_up or not self.database.is_sound():
+            await self._background.acall(self._clear_up_lists_in_thread)
+
+    def ready_to_list_blocking(self) -> None:
+        """Like `ready_to_list`, for a thread without an event loop."""
+        if not self._cleared_up or not self.database.is_sound():
+            self._background.call(self._clear_up_lists_in_thread)
+
+    def _clear_up_lists_in_thread(self) -> None:
+        try:
+            self._bury_in_thread()
+            if self._housekeeping is not None:
+                self._housekeeping.trimming.end_expired()
+        except sqlite3.Error as error:
+            connections = self.database.connections
+            if connections is None:
+                raise
+            raise connections.explain(error) from error
+        self._cleared_up = True
+
+    async def do_in_thread(self, job: Callable[[], T]) -> T:
+        """Return what `job` returns, which would hold up an event loop."""
+        return await self._background.acall(job)
+
+    def info(self, group: str, key: str, stored: bytes) -> Message:
+        """Return the info of somebody who is present; {}, and a line in the log, where it cannot be decoded."""
+        try:
+            return self.codec.decode(stored)
+        except UndecodableError as error:
+            self.reports.unreadable_info(group, key, str(error))
+            return {}
+
     def can_receive(self) -> bool:
         """Whether the database is open and other processes know of this one."""
         return self._registration.done and self.database.is_sound()
 
     def _opened_in_thread(self, opened: Opened) -> None:
         self.wakeups.forget()
+        self._cleared_up = False
         self._housekeeping = Housekeeping(
             self.client,
             self.options,
             connections=opened.connections,
             place=opened.place,
             outbox=self.outbox,
+            departures=self.inbox.departures,
             reports=self.reports,
         )
         self.watches.rouse()

@@ -11,6 +11,7 @@ import sqlite3
 import time
 from collections.abc import Callable
 
+from channels_sqlite.delivery.departures import Departures
 from channels_sqlite.engine.checkpoints import Checkpoints
 from channels_sqlite.engine.trimming import ROUND_S, Trimming
 from channels_sqlite.exceptions import ChannelDatabaseError
@@ -46,6 +47,7 @@ class Housekeeping:
         connections: Connections,
         place: MeetingPlace,
         outbox: Outbox,
+        departures: Departures,
         reports: Reports,
     ) -> None:
         self._client = client
@@ -54,9 +56,10 @@ class Housekeeping:
         self._store = connections.patient.store
         self._place = place
         self._outbox = outbox
+        self._departures = departures
         self._reports = reports
         self._lock = ElectionLock(place, "housekeeping")
-        self.trimming = Trimming(options, self._store, outbox, reports)
+        self.trimming = Trimming(options, self._store, outbox, departures, reports)
         self.checkpoints = Checkpoints(connections, place, outbox, reports)
         self._orphans_at = 0.0  # monotonic
         self._not_elected = 0  # rounds one after the other
@@ -71,6 +74,7 @@ class Housekeeping:
             self._attempt("looking for dead processes", self.bury_the_dead)
             if self._options.auto_trim:
                 self._attempt("trimming", lambda: self.trimming.trim(time.monotonic() + ROUND_S))
+            self._attempt("ending what has expired in groups", self.trimming.end_expired)
             self._attempt("retiring what has expired", self.trimming.retire_expired)
         self._attempt("a checkpoint", self.checkpoints.do_if_due)
 
@@ -98,26 +102,29 @@ class Housekeeping:
     # Dead processes
 
     def bury_the_dead(self, patience_s: float | None = None) -> None:
-        """Delete memberships and unread messages of processes that the kernel shows to be dead.
+        """Delete memberships, presences and unread messages of processes that the kernel shows to be dead.
 
         `patience_s`: how long to wait for the write lock each time; None: for the database's time-out.
         """
         for process in self._store.processes():
             if process.client == self._client or not is_dead(process, self._place):
                 continue
-            client, cursor = process.client, process.cursor
-
-            def forget(transaction: Transaction, client: str = client, cursor: int = cursor) -> None:
-                transaction.wake.update(transaction.store.forget(client, cursor))
-
-            self._outbox.run_patiently(forget, patience_s)
+            self._forget(process.client, process.cursor, patience_s)
             remove_traces(process, self._place)
-            self._reports.dead(client, process.pid)
+            self._reports.dead(process.client, process.pid)
         now = time.monotonic()
         if now >= self._orphans_at:
             self._orphans_at = now + ORPHANS_EVERY_S
             self._forget_strangers(patience_s)
             remove_orphans(self._place, self._is_registered)
+
+    def _forget(self, client: str, cursor: int, patience_s: float | None) -> None:
+        more = True
+        while more:  # so that the write lock is not held for long, however many groups there are
+            more = self._outbox.run_patiently(
+                lambda transaction: self._departures.forget_some(transaction, client), patience_s
+            )
+        self._outbox.run_patiently(lambda transaction: self._departures.forget(transaction, client, cursor), patience_s)
 
     def _is_registered(self, client: str) -> bool:
         return self._store.process(client) is not None
@@ -133,7 +140,7 @@ class Housekeeping:
         def forget(transaction: Transaction) -> None:
             for client in transaction.store.strangers():
                 if not lives(client, self._place):
-                    transaction.wake.update(transaction.store.forget(client, transaction.newest))
+                    self._departures.forget(transaction, client, transaction.newest)
 
         self._outbox.run_patiently(forget, patience_s)
 

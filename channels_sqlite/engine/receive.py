@@ -14,6 +14,7 @@ from channels_sqlite.codec import Message, UndecodableError, is_flat
 from channels_sqlite.concurrency.gate import Gate, Stop
 from channels_sqlite.concurrency.loops import call_soon_in
 from channels_sqlite.concurrency.reentry import exclusive
+from channels_sqlite.delivery.diffs import message_of
 from channels_sqlite.delivery.mailbox import Entry
 from channels_sqlite.delivery.mailboxes import Taken
 from channels_sqlite.delivery.waiters import LoopWaiter, ThreadWaiter
@@ -27,7 +28,13 @@ def decode(engine: Engine, channel: str, full_name: str, entry: Entry) -> Messag
     template = entry.template
     if template is None:
         try:
-            message = engine.codec.decode(entry.payload)
+            if entry.diff_of is None:
+                message = engine.codec.decode(entry.payload)
+            else:
+                diff = message_of(entry.payload, engine.info)
+                if diff is None:  # encryption makes infos different that look the same
+                    return None
+                message = diff
         except UndecodableError as error:
             engine.reports.undecodable(entry.id, str(error))
             return None

@@ -112,6 +112,8 @@ class Registration:
                 now=transaction.now,
             )
             transaction.undo.append(self._inbox.members.joined(group, channel, (joined_id, expires_at)))
+        if starts_at is not None or not transaction.registered:
+            self._inbox.departures.reenter(transaction, starts_at)
         for channel in self._inbox.claims.listening():
             store.listen(channel, self.client)
         if starts_at is not None:  # else the cursor may move on while this is written
@@ -174,7 +176,7 @@ class Registration:
 
         def apply(transaction: Transaction) -> None:
             self._inbox.claims.put_back_in(transaction, left)
-            transaction.wake.update(transaction.store.forget(self.client, cursor))
+            self._inbox.departures.forget(transaction, self.client, cursor)
             transaction.wake.discard(self.client)
 
         try:

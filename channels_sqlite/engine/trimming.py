@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 
+from channels_sqlite.delivery.departures import Departures
 from channels_sqlite.kinds import Kind, State
 from channels_sqlite.options import Options
 from channels_sqlite.reports import Reports
@@ -16,6 +18,8 @@ __all__ = ["ROUND_S", "Trimming"]
 ROUND_S = 0.5  # the longest that trimming works in one round
 SCAN_ROWS = 5000  # rows looked at in one round where messages are not kept
 MEMBERSHIPS_EVERY_S = 30.0
+# What processes tell one another. It counts for whoever has not read it, however late that is.
+TOLD = (Kind.MEMBERSHIP, Kind.FLUSH, Kind.PRESENCE)
 FROM_START_EVERY_S = 60.0  # rows can come back below where trimming has been, when all tables were emptied
 
 
@@ -26,17 +30,27 @@ Change = Callable[[Store, Sequence[int], float], None]
 class Trimming:
     """Deletes rows of one prefix, in short transactions. On the background thread."""
 
-    def __init__(self, options: Options, store: Store, outbox: Outbox, reports: Reports) -> None:
+    def __init__(
+        self, options: Options, store: Store, outbox: Outbox, departures: Departures, reports: Reports
+    ) -> None:
         """`store` is for looking, between the transactions."""
         self._options = options
         self._store = store
         self._outbox = outbox
+        self._departures = departures
         self._reports = reports
         self._kept_from = 0  # with retention: nothing of this prefix that may go lies below this id
         self._from_start_at = 0.0  # monotonic
         self._passed_over = False  # something lies below that may not go yet
         self._scanned_to = 0  # without retention: where the last round stopped looking
         self._memberships_at = 0.0  # seconds since 1970
+
+    def end_expired(self) -> None:
+        """End presences that are past their expiry, with their memberships, until the round's time is up."""
+        ends = time.monotonic() + ROUND_S
+        while self._store.expired_presences(time.time(), 1):
+            if not self._outbox.run_patiently(self._departures.expire) or time.monotonic() >= ends:
+                return
 
     def retire_expired(self) -> None:
         """Take expired messages out of what waits, delete expired memberships and tasks past their retention."""
@@ -93,6 +107,7 @@ class Trimming:
             self._kept_from = 0
             self._passed_over = False
         while True:
+            lowest, _ = self._read_by_all()
             rows = self._store.oldest(self._kept_from, limit)
             now = time.time()
             before = now - self._options.message_retention
@@ -105,7 +120,8 @@ class Trimming:
                     break
                 kept_from = row_id
                 looked_at += 1
-                if expires_at > now and state != State.DONE:  # it lives longer than rows are kept
+                # It lives longer than rows are kept, or a process that is suspended has not read it.
+                if (expires_at > now and state != State.DONE) or (kind in TOLD and row_id > lowest):
                     self._passed_over = True
                     continue
                 old.append(row_id)
@@ -123,15 +139,15 @@ class Trimming:
         """Without retention: delete what every reader has passed, or nobody may read any more."""
         total = scanned = 0
         while scanned < SCAN_ROWS and time.monotonic() < ends:
-            lowest = self._store.lowest_cursor()
+            lowest, readers = self._read_by_all()
             rows = self._store.oldest(self._scanned_to, self._options.trim_batch_size)
             now = time.time()
             done = [
                 (row_id, created_at, _waits(kind, state))
                 for row_id, kind, state, created_at, expires_at in rows
-                if expires_at <= now
+                if (expires_at <= now and (kind not in TOLD or row_id <= lowest))
                 or (kind == Kind.NORMAL and state != State.WAITING)
-                or (kind != Kind.NORMAL and lowest is not None and row_id <= lowest)
+                or (kind != Kind.NORMAL and readers and row_id <= lowest)
             ]
             if done:
                 # Not the time now: the clock may have been set back since they were written.
@@ -146,8 +162,21 @@ class Trimming:
             self._scanned_to = rows[-1][0]
         return total
 
+    def _read_by_all(self) -> tuple[float, bool]:
+        """Return up to which id every reader has come, which is anywhere without readers, and whether there are any."""
+        lowest = self._store.lowest_cursor()
+        return (math.inf, False) if lowest is None else (lowest, True)
+
     def due_in_s(self) -> float | None:
-        """Return the seconds until the first row is due, 0 or less for at once; None: there are no rows."""
+        """Return the seconds until the first row or presence is due, 0 or less for at once; None: there are none."""
+        ends_at = self._store.next_presence_ends()
+        rows_s = self._rows_due_in_s()
+        if ends_at is None:
+            return rows_s
+        ends_s = ends_at - time.time()
+        return ends_s if rows_s is None else min(rows_s, ends_s)
+
+    def _rows_due_in_s(self) -> float | None:
         rows = self._store.oldest(self._kept_from, 1) if self._options.auto_trim else []
         due_s = FROM_START_EVERY_S if self._passed_over else None
         if not rows:

@@ -18,6 +18,7 @@ from typing_extensions import Self
 
 from channels_sqlite.channel_layers import LayerEntry
 from channels_sqlite.concurrency.background import BackgroundThread
+from channels_sqlite.delivery.inbox import Inbox
 from channels_sqlite.engine.housekeeping import Housekeeping
 from channels_sqlite.options import Options
 from channels_sqlite.reports import Reports
@@ -75,9 +76,18 @@ class Maintenance:
         assert place is not None  # noqa: S101  # likewise
         self._connections = connections
         self._store = connections.patient.store
-        self._outbox = PoliteOutbox(self._database, reports)
+        wakeups = Wakeups("", self._database, reports.counters)
+        self._outbox = PoliteOutbox(self._database, wakeups, reports)
+        # Nobody receives here: of this process the inbox holds nothing.
+        inbox = Inbox("", self._options, self._database, outbox=self._outbox, wakeups=wakeups, reports=reports)
         self._housekeeping = Housekeeping(
-            "", self._options, connections=connections, place=place, outbox=self._outbox, reports=reports
+            "",
+            self._options,
+            connections=connections,
+            place=place,
+            outbox=self._outbox,
+            departures=inbox.departures,
+            reports=reports,
         )
 
     def __enter__(self) -> Self:
@@ -94,6 +104,7 @@ class Maintenance:
         Raises ChannelDatabaseError when the database stays locked or fails.
         """
         self._patiently(self._housekeeping.bury_the_dead)
+        self._patiently(self._housekeeping.trimming.end_expired)
         self._patiently(self._housekeeping.trimming.retire_expired)
         while self._patiently(self._housekeeping.trimming.trim_tasks):
             self._housekeeping.checkpoints.do_if_large()
@@ -200,10 +211,10 @@ class Maintenance:
 class PoliteOutbox(Outbox):
     """Runs transactions one after the other, and leaves others as much time in between as they took."""
 
-    def __init__(self, database: OpenDatabase, reports: Reports) -> None:
+    def __init__(self, database: OpenDatabase, wakeups: Wakeups, reports: Reports) -> None:
         background = BackgroundThread("channels-sqlite[trim]", lambda: None)
         background.end_unstarted()
-        super().__init__(database, background, Wakeups("", database, reports.counters), reports)
+        super().__init__(database, background, wakeups, reports)
 
     def run_patiently(self, apply: Callable[[Transaction], T], patience_s: float | None = None) -> T:
         """Run `apply` in a transaction, and wait for the write lock for `patience_s`; None: the database's time-out."""

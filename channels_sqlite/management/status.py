@@ -23,7 +23,7 @@ from channels_sqlite.storage.errors import explain
 from channels_sqlite.storage.readers import ProcessRow
 from channels_sqlite.storage.store import Store
 
-__all__ = ["ChannelStatus", "GroupStatus", "LayerStatus", "ProcessStatus", "look_at"]
+__all__ = ["ChannelStatus", "GroupStatus", "LayerStatus", "PresenceStatus", "ProcessStatus", "look_at"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,15 @@ class GroupStatus:
 
     name: str
     members: int
+
+
+@dataclass(frozen=True)
+class PresenceStatus:
+    """A group in which somebody is present, or that somebody watches."""
+
+    name: str
+    present: int  # keys
+    watching: int  # channels that watch without being present
 
 
 @dataclass(frozen=True)
@@ -97,6 +106,7 @@ class LayerStatus:
     counters: Counters  # of all these processes together
     queues: tuple[QueueStatus, ...] = ()
     workers: tuple[WorkerStatus, ...] = ()
+    presences: tuple[PresenceStatus, ...] = ()  # the largest first
 
     def as_json(self) -> dict[str, object]:
         """Return it as dicts, lists, numbers and strings."""
@@ -133,6 +143,7 @@ def _look(alias: str, options: Options, raw: sqlite3.Connection) -> LayerStatus:
     ]
     processes = _processes(store, options.prefix, path, now)
     groups = [GroupStatus(name, members) for name, members in store.group_sizes(now)]
+    presences = [PresenceStatus(*row) for row in store.attendances()]
     return LayerStatus(
         alias=alias,
         database=options.database,
@@ -149,6 +160,7 @@ def _look(alias: str, options: Options, raw: sqlite3.Connection) -> LayerStatus:
         counters=total(process.counters for process in processes if process.counters is not None),
         queues=_queues(store, now),
         workers=_workers(store, path),
+        presences=tuple(sorted(presences, key=lambda one: (-one.present, -one.watching, one.name))),
     )
 
 

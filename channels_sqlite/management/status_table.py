@@ -53,6 +53,7 @@ def lines(status: LayerStatus, earlier: Earlier | None = None, *, most: int | No
         *_channels(status, earlier, most),
         "",
         *_groups(status, most),
+        *_presences(status, most),
         "",
         *_processes(status, most),
         *_tasks(status, most),
@@ -90,6 +91,13 @@ def _groups(status: LayerStatus, most: int | None) -> list[str]:
         return ["  No groups."]
     rows = [(group.name, f"{group.members:,}") for group in status.groups[:most]]
     return _table("Groups", ["members"], rows, len(status.groups))
+
+
+def _presences(status: LayerStatus, most: int | None) -> list[str]:
+    if not status.presences:
+        return []
+    rows = [(one.name, f"{one.present:,}", f"{one.watching:,}") for one in status.presences[:most]]
+    return ["", *_table("Presence in", ["present", "watching"], rows, len(status.presences))]
 
 
 def _processes(status: LayerStatus, most: int | None) -> list[str]:

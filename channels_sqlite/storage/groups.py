@@ -52,12 +52,22 @@ ANY_GROUP = """
         SELECT 1 FROM channels_sqlite_membership WHERE prefix = ? AND group_name >= ? AND group_name < ?
     )
 """
+# One who is present ends otherwise, as others are told of it. One probe of channels_sqlite_attendee.
+_NOT_PRESENT = """
+    NOT EXISTS (
+        SELECT 1 FROM channels_sqlite_presence AS presence
+        WHERE presence.client = channels_sqlite_membership.client
+            AND presence.prefix = channels_sqlite_membership.prefix
+            AND presence.group_name = channels_sqlite_membership.group_name
+            AND presence.channel = channels_sqlite_membership.channel AND presence.key > ''
+    )
+"""
 # Parameters: prefix, now, limit.
-EXPIRED_MEMBERSHIPS = """
-    SELECT id FROM channels_sqlite_membership WHERE prefix = ? AND expires_at <= ? LIMIT ?
+EXPIRED_MEMBERSHIPS = f"""
+    SELECT id FROM channels_sqlite_membership WHERE prefix = ? AND expires_at <= ? AND {_NOT_PRESENT} LIMIT ?
 """
 # Parameters: id, now. It was found without a lock, and may have been renewed since.
-DELETE_MEMBERSHIP = "DELETE FROM channels_sqlite_membership WHERE id = ? AND expires_at <= ?"
+DELETE_MEMBERSHIP = f"DELETE FROM channels_sqlite_membership WHERE id = ? AND expires_at <= ? AND {_NOT_PRESENT}"
 
 
 class Groups(Table):

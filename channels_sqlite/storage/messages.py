@@ -5,14 +5,19 @@ Each statement stands here with what it costs; the schema lives in the migration
 
 from __future__ import annotations
 
+import math
 import sqlite3
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import NamedTuple
 
 from channels_sqlite.kinds import Kind, State
+from channels_sqlite.storage.table import INFINITY_SQL as _NEVER
 from channels_sqlite.storage.table import Table
 
-__all__ = ["ClaimedRow", "LogRow", "Messages"]
+__all__ = ["NEVER", "ClaimedRow", "LogRow", "Messages"]
+
+NEVER = math.inf
+"""When a message expires that waits on a normal channel and tells of a presence (seconds since 1970)."""
 
 
 class LogRow(NamedTuple):
@@ -52,11 +57,13 @@ INSERT_MESSAGE = f"""
     VALUES (1 + {_LARGEST_ID}, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 # Parameters: prefix, queue, now, limit. Index channels_sqlite_waiting alone, no row is read; the limit bounds the work,
-# as nobody needs to know how far beyond its capacity a channel is.
+# as nobody needs to know how far beyond its capacity a channel is. What never expires tells of a presence, and does not
+# count; no message of a user's is sent for ever.
 COUNT_WAITING = f"""
     SELECT count(*) FROM (
         SELECT 1 FROM channels_sqlite_message
-        WHERE prefix = ? AND queue = ? AND state = {State.WAITING.value} AND expires_at > ? LIMIT ?
+        WHERE prefix = ? AND queue = ? AND state = {State.WAITING.value}
+            AND expires_at > ? AND expires_at < {_NEVER} LIMIT ?
     )
 """
 # Parameters: prefix, queue, after id, now, limit. Likewise, on channels_sqlite_addressed.
@@ -91,15 +98,16 @@ CLAIM_AND_DELETE = """
 UNCLAIM = (
     f"UPDATE channels_sqlite_message SET state = {State.WAITING.value} WHERE id = ? AND state = {State.DONE.value}"
 )
-# Parameters: id, prefix, queue, now, expires_at, payload. The counterpart of CLAIM_AND_DELETE.
+# Parameters: id, prefix, queue, local, now, expires_at, payload. The counterpart of CLAIM_AND_DELETE.
 REINSERT = f"""
     INSERT OR IGNORE INTO channels_sqlite_message
         (id, prefix, kind, state, queue, local, client, created_at, expires_at, payload)
-    VALUES (?, ?, {Kind.NORMAL.value}, {State.WAITING.value}, ?, NULL, NULL, ?, ?, ?)
+    VALUES (?, ?, {Kind.NORMAL.value}, {State.WAITING.value}, ?, ?, NULL, ?, ?, ?)
 """
-# Parameters: client, after id, up to id, prefix, client, client. First the newest id, with whether the client is
-# registered, and then the log, in one statement and so of one snapshot. A range of the primary key; the payload is the
-# last column, so that rows for others cost no overflow pages. A broadcast is read only where this client has a member.
+# Parameters: client, after id, up to id, prefix, client, client, client. First the newest id, with whether the client
+# is registered, and then the log, in one statement and so of one snapshot. A range of the primary key; the payload is
+# the last column, so that rows for others cost no overflow pages. A broadcast is read only where this client has a
+# member, a presence change only where it has somebody who is present or watches.
 READ_LOG = f"""
     SELECT {_LARGEST_ID} AS id,
         EXISTS (SELECT 1 FROM channels_sqlite_process WHERE client = ?) AS kind,
@@ -113,6 +121,10 @@ READ_LOG = f"""
             SELECT 1 FROM channels_sqlite_membership AS membership
             WHERE membership.prefix = message.prefix AND membership.group_name = message.queue
                 AND membership.client = ?
+        ))
+        OR (kind = {Kind.PRESENCE.value} AND EXISTS (
+            SELECT 1 FROM channels_sqlite_presence AS presence
+            WHERE presence.prefix = message.prefix AND presence.group_name = message.queue AND presence.client = ?
         ))
     )
 """
@@ -184,7 +196,7 @@ class Messages(Table):
 
         All of it is of one snapshot, the rows in order. Close the rows before anything else is read.
         """
-        cursor = self._execute(READ_LOG, (client, after, up_to, self._prefix, client, client))
+        cursor = self._execute(READ_LOG, (client, after, up_to, self._prefix, client, client, client))
         newest, registered, *_ = cursor.fetchone()
         return newest, bool(registered), _log_rows(cursor)
 
@@ -209,12 +221,21 @@ class Messages(Table):
         # Fetched to its end, for only then a statement with RETURNING is done.
         return [self._execute(statement, row_id).fetchall()[0] for row_id in ids[:limit]], len(ids) > limit
 
-    def unclaim(self, channel: str, rows: Sequence[ClaimedRow], *, now: float, deleted: bool) -> None:
-        """Put claimed messages back into their places."""
+    def unclaim(
+        self,
+        channel: str,
+        rows: Sequence[ClaimedRow],
+        *,
+        now: float,
+        deleted: bool,
+        groups: Mapping[int, str] | None = None,
+    ) -> None:
+        """Put claimed messages back into their places; `groups`: of which group, by id, those tell that do."""
         self._execute(SKIP_IDS, (len(rows),))
         for row_id, expires_at, payload in rows:
             if deleted:
-                self._execute(REINSERT, (row_id, self._prefix, channel, now, expires_at, payload))
+                local = None if groups is None else groups.get(row_id)
+                self._execute(REINSERT, (row_id, self._prefix, channel, local, now, expires_at, payload))
             else:
                 self._execute(UNCLAIM, (row_id,))
 

@@ -71,11 +71,12 @@ ELDEST = "SELECT client FROM channels_sqlite_process WHERE prefix = ? ORDER BY s
 UNREGISTERED = """
     SELECT value FROM json_each(?) WHERE NOT EXISTS (SELECT 1 FROM channels_sqlite_process WHERE client = value)
 """
-# Clients with members, listeners or tasks and without a registration, which comes first. Scans two indexes on client,
-# and channels_sqlite_task_running, which holds what runs.
+# Clients with members, presences, listeners or tasks and without a registration, which comes first. Scans three indexes
+# on client, and channels_sqlite_task_running, which holds what runs.
 STRANGERS = f"""
     SELECT client FROM (
-        SELECT client FROM channels_sqlite_membership UNION SELECT client FROM channels_sqlite_listener
+        SELECT client FROM channels_sqlite_membership UNION SELECT client FROM channels_sqlite_presence
+        UNION SELECT client FROM channels_sqlite_listener
         UNION SELECT worker FROM channels_sqlite_queuedtask WHERE state = {TaskState.RUNNING.value}
     ) WHERE client <> '' AND client NOT IN (SELECT client FROM channels_sqlite_process)
 """
@@ -142,7 +143,7 @@ class Readers(Table):
         return [client for (client,) in self._execute(UNREGISTERED, (json.dumps(clients),))]
 
     def strangers(self) -> list[str]:
-        """Return the clients that have members, listeners or tasks and are not registered."""
+        """Return the clients that have members, presences, listeners or tasks and are not registered."""
         return [client for (client,) in self._execute(STRANGERS)]
 
     def lowest_cursor(self) -> int | None:

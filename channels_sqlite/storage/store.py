@@ -13,6 +13,7 @@ from channels_sqlite.kinds import Kind
 from channels_sqlite.storage.groups import Groups
 from channels_sqlite.storage.messages import Messages
 from channels_sqlite.storage.overview import Overview
+from channels_sqlite.storage.presences import Presences
 from channels_sqlite.storage.readers import Readers
 from channels_sqlite.storage.scheduled import Scheduled
 from channels_sqlite.storage.task_schedules import TaskSchedules
@@ -36,6 +37,7 @@ FORGET_UNREAD = f"""
 # Parameters: client.
 FORGET = (
     "DELETE FROM channels_sqlite_membership WHERE client = ?",
+    "DELETE FROM channels_sqlite_presence WHERE client = ?",
     "DELETE FROM channels_sqlite_listener WHERE client = ?",
     "DELETE FROM channels_sqlite_process WHERE client = ?",
 )
@@ -44,6 +46,7 @@ FLUSH = (
     "DELETE FROM channels_sqlite_message WHERE prefix = ?",
     "DELETE FROM channels_sqlite_membership WHERE prefix = ?",
     "DELETE FROM channels_sqlite_scheduled WHERE prefix = ?",
+    "DELETE FROM channels_sqlite_presence WHERE prefix = ?",
 )
 # Fails with "no such table" or "no such column" where migrations are missing.
 PROBES = (
@@ -63,6 +66,10 @@ PROBES = (
     """,
     "SELECT id, last FROM channels_sqlite_lastid LIMIT 0",
     """
+    SELECT id, prefix, group_name, client, channel, key, turn, since, heard_id, expires_at, info
+    FROM channels_sqlite_presence LIMIT 0
+    """,
+    """
     SELECT id, key, prefix, backend, queue, is_async, state, priority, due_at, path, payload, unique_key, enqueued_at,
         run_after, started_at, last_attempted_at, finished_at, kept_until, failure_retention, worker, worker_ids,
         attempts, failures, crashes, max_crashes, last_start, ended, untold, progress, outcome, errors
@@ -72,8 +79,12 @@ PROBES = (
 )
 
 
-class Store(Messages, Groups, Readers, Scheduled, Overview, Tasks, TaskSchedules):
+class Store(Messages, Groups, Presences, Readers, Scheduled, Overview, Tasks, TaskSchedules):
     """The statements on one connection, for the layer with this `prefix`."""
+
+    def of(self, prefix: str) -> Store:
+        """Return the statements for another layer's prefix, on the same connection."""
+        return self if prefix == self._prefix else Store(self._connection, prefix)
 
     def begin(self) -> None:
         """Take the write lock, or raise the sqlite3.OperationalError that `errors.is_busy` recognises."""
@@ -105,7 +116,7 @@ class Store(Messages, Groups, Readers, Scheduled, Overview, Tasks, TaskSchedules
     def forget(self, client: str, cursor: int) -> set[str]:
         """Delete a reader that is no more: memberships, unread messages, registration; its tasks go back.
 
-        Returns the clients that may run those tasks, to be woken.
+        Returns the clients that may run those tasks, to be woken. Others must have been told of its presences before.
         """
         to_wake = self.release_tasks(client, time.time())
         self._execute(FORGET_UNREAD, (cursor, client))
@@ -114,7 +125,7 @@ class Store(Messages, Groups, Readers, Scheduled, Overview, Tasks, TaskSchedules
         return to_wake - {client}
 
     def flush(self) -> None:
-        """Delete all messages, those that are to be sent later included, and all memberships."""
+        """Delete all messages, those that are to be sent later included, all memberships and presences."""
         for statement in FLUSH:
             self._execute(statement, (self._prefix,))
 

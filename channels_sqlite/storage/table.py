@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sqlite3
 
-__all__ = ["Table"]
+__all__ = ["INFINITY_SQL", "Table"]
+
+INFINITY_SQL = "9e999"
 
 
 class Table:

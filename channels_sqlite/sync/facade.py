@@ -15,7 +15,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from channels.exceptions import ChannelFull
-from django.core.exceptions import SynchronousOnlyOperation
 from django.db import DEFAULT_DB_ALIAS, transaction
 
 from channels_sqlite import names
@@ -23,13 +22,14 @@ from channels_sqlite.channel_layers import layer_of
 from channels_sqlite.codec import Message
 from channels_sqlite.concurrency import forks
 from channels_sqlite.concurrency.gate import Stop
-from channels_sqlite.concurrency.loops import running_loop
 from channels_sqlite.concurrency.signals import ended_by_signals
 from channels_sqlite.exceptions import LayerClosedError
 from channels_sqlite.layers import SqliteChannelLayer
 from channels_sqlite.sending import require_due, require_excluded, require_expiry, require_messages
 from channels_sqlite.sync.foreign import ForeignBlocking
+from channels_sqlite.sync.loops import require_no_loop
 from channels_sqlite.sync.own import SqliteBlocking
+from channels_sqlite.sync.presence import SyncPresenceCalls
 from channels_sqlite.sync.protocol import BlockingLayer
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ __all__ = ["SyncChannelLayer", "get_sync_channel_layer"]
 logger = logging.getLogger(__name__)
 
 
-class SyncChannelLayer:
+class SyncChannelLayer(SyncPresenceCalls):
     """The channel layer for code without an event loop; `get_sync_channel_layer` gives the one of an alias.
 
     Any thread may call it, also after a fork. In a thread whose event loop is running every method raises
@@ -49,7 +49,7 @@ class SyncChannelLayer:
     them there are the `_on_commit` methods.
 
     What another package's layer cannot do raises NotImplementedError, which names the method and the backend: `expiry`
-    and `exclude`, what is sent later, and for some of them who is in a group.
+    and `exclude`, what is sent later, presence, and for some of them who is in a group.
     """
 
     def __init__(self, layer: BaseChannelLayer) -> None:
@@ -136,7 +136,7 @@ class SyncChannelLayer:
 
         False: it was sent or cancelled already, or the ticket is none of this layer's. Raises ChannelDatabaseError.
         """
-        _require_no_loop("cancel")
+        require_no_loop("cancel")
         self._blocking.require("cancel")
         return self._blocking.cancel(ticket)
 
@@ -152,7 +152,7 @@ class SyncChannelLayer:
             LayerClosedError: the layer was closed meanwhile.
             ChannelDatabaseError: the database cannot be used.
         """
-        _require_no_loop("receive")
+        require_no_loop("receive")
         names.require_channel_name(channel)
         until = None if timeout is None else time.monotonic() + timeout
         received = self._blocking.receive([channel], until, Stop(), patient=False)
@@ -171,7 +171,7 @@ class SyncChannelLayer:
         Raises TypeError and ValueError at once as `receive` does, and ChannelDatabaseError when the database cannot be
         used from the start; later on it waits until that works again.
         """
-        _require_no_loop("listen")
+        require_no_loop("listen")
         if not channels:
             raise TypeError("listen() needs the name of at least one channel")
         for channel in channels:
@@ -211,7 +211,7 @@ class SyncChannelLayer:
 
         Raises TypeError where `prefix` does not make a valid name.
         """
-        _require_no_loop("new_channel")
+        require_no_loop("new_channel")
         names.require_channel_name(prefix)
         names.require_channel_name(f"{prefix}!")  # not every layer looks for a second one itself
         return self._blocking.new_channel(prefix)
@@ -287,27 +287,27 @@ class SyncChannelLayer:
 
     def group_add(self, group: str, channel: str) -> None:
         """Make `channel` a member of `group` for `group_expiry` seconds, or renew its membership."""
-        _require_no_loop("group_add")
+        require_no_loop("group_add")
         names.require_group_name(group)
         names.require_channel_name(channel)
         self._blocking.group_add(group, channel)
 
     def group_discard(self, group: str, channel: str) -> None:
         """End the membership of `channel` in `group`, if there is one."""
-        _require_no_loop("group_discard")
+        require_no_loop("group_discard")
         names.require_group_name(group)
         names.require_channel_name(channel)
         self._blocking.group_discard(group, channel)
 
     def group_channels(self, group: str) -> list[str]:
         """Return the names of the channels in `group`, sorted; NotImplementedError over layers that cannot tell."""
-        _require_no_loop("group_channels")
+        require_no_loop("group_channels")
         names.require_group_name(group)
         return self._blocking.group_channels(group)
 
     def group_count(self, group: str) -> int:
         """Return how many channels are in `group`; NotImplementedError over layers that cannot tell."""
-        _require_no_loop("group_count")
+        require_no_loop("group_count")
         names.require_group_name(group)
         return len(self._blocking.group_channels(group))
 
@@ -315,7 +315,7 @@ class SyncChannelLayer:
 
     def _check(self, method: str, name: object, *, expiry: object = None, exclude: object = None) -> frozenset[str]:
         """Check all but the message; return who is excluded."""
-        _require_no_loop(method)
+        require_no_loop(method)
         if method.startswith("group_"):
             names.require_group_name(name)
         else:
@@ -333,12 +333,12 @@ class SyncChannelLayer:
 
     def flush(self) -> None:
         """Delete all messages, those that were to be sent later, and all memberships, in every process."""
-        _require_no_loop("flush")
+        require_no_loop("flush")
         self._blocking.flush()
 
     def close(self) -> None:
         """Close the layer in this process, for both faces; every `listen` ends. The next call opens it again."""
-        _require_no_loop("close")
+        require_no_loop("close")
         for stop in list(self._stops):  # at once, as the interpreter sees it: a signal handler may call this
             stop()
         self._blocking.close()
@@ -366,21 +366,6 @@ def get_sync_channel_layer(alias: str = "default") -> SyncChannelLayer:
 
 
 _facades: dict[str, SyncChannelLayer] = {}
-
-
-def _require_no_loop(method: str) -> None:
-    if running_loop() is not None:
-        raise SynchronousOnlyOperation(
-            f"{method}() of the sync facade was called in a thread whose event loop is running, which it would block; "
-            f"there, use the layer itself: {_ASYNC.get(method, f'await get_channel_layer().{method}(...)')}"
-        )
-
-
-_ASYNC = {
-    "listen": "while True: message = await get_channel_layer().receive(channel)",
-    "send_on_commit": "await get_channel_layer().send(...) after the transaction",
-    "group_send_on_commit": "await get_channel_layer().group_send(...) after the transaction",
-}
 
 
 def _on_commit(send: Callable[[], None], where: str, using: str) -> None:

@@ -15,6 +15,7 @@ from channels_sqlite.codec import Message
 from channels_sqlite.concurrency.gate import Stop
 from channels_sqlite.sync.foreign_calls import ForeignCalls, plain, require
 from channels_sqlite.sync.foreign_listening import ForeignListening
+from channels_sqlite.sync.foreign_presence import ForeignPresence
 
 __all__ = ["ForeignBlocking"]
 
@@ -23,7 +24,7 @@ LOOK_S = 0.02  # between two looks at the clock and the stop while waiting; also
 CLEAN_S = 5.0  # for what channels_redis does after a receive()
 
 
-class ForeignBlocking:
+class ForeignBlocking(ForeignPresence):
     """A layer of another package, or Channels' own InMemoryChannelLayer."""
 
     def __init__(self, layer: BaseChannelLayer) -> None:

@@ -13,7 +13,7 @@ from channels_sqlite.codec import Codec, Message
 from channels_sqlite.options import Options
 from channels_sqlite.sending import require_due, require_excluded, require_expiry, require_messages
 
-__all__ = ["ForeignCalls", "plain", "require"]
+__all__ = ["ForeignCalls", "plain", "refuse", "require"]
 
 
 class ForeignCalls:
@@ -52,7 +52,7 @@ class ForeignCalls:
         plain(message)
         require_expiry(expiry)
         require_due(delay, at)
-        _refuse(self._layer, "send_later")
+        refuse(self._layer, "send_later")
 
     async def group_send(
         self,
@@ -99,11 +99,11 @@ class ForeignCalls:
         require_expiry(expiry)
         require_excluded(exclude)
         require_due(delay, at)
-        _refuse(self._layer, "group_send_later")
+        refuse(self._layer, "group_send_later")
 
     async def cancel(self, ticket: str) -> bool:  # noqa: ARG002  # it is nobody's
         """Raise NotImplementedError."""
-        _refuse(self._layer, "cancel")
+        refuse(self._layer, "cancel")
 
     async def group_add(self, group: str, channel: str) -> None:
         """Call the layer's `group_add`."""
@@ -119,7 +119,7 @@ class ForeignCalls:
             return sorted(self._layer.groups.get(group, ()))
         ask = getattr(self._layer, "group_channels", None)
         if ask is None:
-            _refuse(self._layer, "group_channels")
+            refuse(self._layer, "group_channels")
         return sorted(await ask(group))
 
 
@@ -130,13 +130,13 @@ EVERYWHERE = frozenset({"send", "send_many", "send_on_commit", "group_send", "gr
 def require(layer: object, method: str, *, expiry: object = None, exclude: object = None) -> None:
     """Raise NotImplementedError where another package's `layer` has no such `method`, or not with what is not None."""
     if method not in EVERYWHERE:
-        _refuse(layer, method)
+        refuse(layer, method)
     for name, value in (("expiry", expiry), ("exclude", exclude)):
         if value is not None:
-            _refuse(layer, method, name)
+            refuse(layer, method, name)
 
 
-def _refuse(layer: object, method: str, parameter: str = "") -> NoReturn:
+def refuse(layer: object, method: str, parameter: str = "") -> NoReturn:
     """Raise NotImplementedError, which names the method and the backend."""
     backend = f"{type(layer).__module__}.{type(layer).__qualname__}"
     given = f"{parameter}=..." if parameter else ""

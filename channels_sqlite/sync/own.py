@@ -19,8 +19,11 @@ from channels_sqlite.concurrency.reentry import exclusive
 from channels_sqlite.delivery.mailboxes import Taken
 from channels_sqlite.engine import receive as receiving
 from channels_sqlite.engine.engine import Engine
+from channels_sqlite.engine.presence import presents
 from channels_sqlite.exceptions import ChannelDatabaseError, LayerClosedError
 from channels_sqlite.layers import SqliteChannelLayer, close_layer, codec_of, engine_of, options_of
+from channels_sqlite.present import Present, encoded_info
+from channels_sqlite.storage.presences import PresentRow
 from channels_sqlite.storage.store import Store
 from channels_sqlite.storage.transactions import Transaction
 from channels_sqlite.sync.atomic_blocks import join, open_transaction
@@ -111,6 +114,54 @@ class SqliteBlocking:
             finally:
                 if endings.closed_for_good:
                     close_layer(self._layer)
+
+    # Presence
+
+    def encode_info(self, info: Mapping[str, object] | None) -> bytes:
+        """Check and encode."""
+        return encoded_info(self._codec, info)
+
+    def presence_join(self, group: str, channel: str, key: str, info: bytes) -> list[Present[Message]]:
+        """Likewise; returns who is present as of that commit, or as the open transaction sees it."""
+        return self._listed(group, lambda engine: engine.inbox.attendance.join(group, channel, key, info))
+
+    def presence_update(self, group: str, channel: str, info: bytes) -> None:
+        """Likewise."""
+        self.write(lambda engine: engine.inbox.attendance.update(group, channel, info), len(info))
+
+    def presence_leave(self, group: str, channel: str) -> None:
+        """Likewise."""
+        self.write(lambda engine: engine.inbox.attendance.leave(group, channel))
+
+    def presence_watch(self, group: str, channel: str) -> list[Present[Message]]:
+        """Likewise; returns who is present as of that commit, or as the open transaction sees it."""
+        return self._listed(group, lambda engine: engine.inbox.attendance.watch(group, channel))
+
+    def _listed(
+        self, group: str, operation: Callable[[Engine], Callable[[Transaction], list[PresentRow]]]
+    ) -> list[Present[Message]]:
+        self._clear_up()
+        return presents(engine_of(self._layer), group, self.write(operation))
+
+    def presence_list(self, group: str) -> list[Present[Message]]:
+        """Read who is present."""
+        self._clear_up()
+        return presents(engine_of(self._layer), group, self.read(lambda store: store.who(group)))
+
+    def presence_count(self, group: str) -> int:
+        """Read how many keys are present."""
+        self._clear_up()
+        return self.read(lambda store: store.count_present(group))
+
+    def presence_groups(self, key: str) -> list[str]:
+        """Read where a key is present."""
+        self._clear_up()
+        return self.read(lambda store: store.whereabouts(key))
+
+    def _clear_up(self) -> None:
+        """Bury the dead first; within a transaction of this thread, which would be waited for, that cannot be done."""
+        if open_transaction(self._alias) is None:
+            self._call(lambda: engine_of(self._layer).ready_to_list_blocking())
 
     # Reading
 

@@ -7,6 +7,7 @@ from typing import Protocol, TypeVar
 
 from channels_sqlite.codec import Message
 from channels_sqlite.concurrency.gate import Stop
+from channels_sqlite.present import Present
 
 __all__ = ["BlockingLayer"]
 
@@ -47,6 +48,30 @@ class BlockingLayer(Protocol[E]):
 
     def group_channels(self, group: str) -> list[str]:
         """Return the members, sorted; raise NotImplementedError where the layer cannot tell."""
+
+    def encode_info(self, info: Mapping[str, object] | None) -> E:
+        """Check what is told of somebody, and make a copy; errors as `SqliteChannelLayer.presence_join`."""
+
+    def presence_join(self, group: str, channel: str, key: str, info: E) -> list[Present[Message]]:
+        """Have a channel be present; return who is."""
+
+    def presence_update(self, group: str, channel: str, info: E) -> None:
+        """Change what it tells, or raise ValueError where it is not present."""
+
+    def presence_leave(self, group: str, channel: str) -> None:
+        """End its presence or its watching, if there is any."""
+
+    def presence_watch(self, group: str, channel: str) -> list[Present[Message]]:
+        """Have a channel hear of changes; return who is present."""
+
+    def presence_list(self, group: str) -> list[Present[Message]]:
+        """Return who is present."""
+
+    def presence_count(self, group: str) -> int:
+        """Return how many keys are present."""
+
+    def presence_groups(self, key: str) -> list[str]:
+        """Return where a key is present."""
 
     def new_channel(self, prefix: str) -> str:
         """Return a new name that only this process receives on."""

@@ -133,6 +133,7 @@ class Difference(enum.Enum):
     MEMBERS_CAN_BE_EXCLUDED = Lack(OTHERS, "others know of no member that does not get a broadcast")
     MESSAGES_HAVE_EXPIRIES = Lack(OTHERS, "others have one expiry for all messages")
     MESSAGES_CAN_BE_SENT_LATER = Lack(OTHERS, "others send at once")
+    THERE_IS_PRESENCE = Lack(OTHERS, "others know channels, and nobody who is there by means of them")
     MANY_CAN_BE_SENT = Lack((IN_MEMORY_LAYER,), "others send one by one, which the facade over them does in a loop")
     MANY_ARE_SENT_TOGETHER = Lack(
         OTHERS,

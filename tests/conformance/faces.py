@@ -7,7 +7,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 
 from channels.layers import BaseChannelLayer
 
-from channels_sqlite import SyncChannelLayer
+from channels_sqlite import Present, SyncChannelLayer
 from channels_sqlite.layers import SqliteChannelLayer, engine_of
 from tests.support import inside
 from tests.support.waiting import aeventually
@@ -58,6 +58,22 @@ class Caller(Protocol):
 
     async def group_send_later(self, group: str, message: Mapping[str, Any], **further: Any) -> str: ...
 
+    async def presence_join(self, group: str, channel: str, key: Any, info: Any = ...) -> list[Present[Any]]: ...
+
+    async def presence_update(self, group: str, channel: str, info: Any) -> None: ...
+
+    async def presence_leave(self, group: str, channel: str) -> None: ...
+
+    async def presence_watch(self, group: str, channel: str) -> list[Present[Any]]: ...
+
+    async def presence_list(self, group: str) -> list[Present[Any]]: ...
+
+    async def presence_count(self, group: str) -> int: ...
+
+    async def presence_groups(self, key: Any) -> list[str]: ...
+
+    async def group_count(self, group: str) -> int: ...
+
     async def flush(self) -> None: ...
 
     async def close(self) -> None: ...
@@ -94,6 +110,14 @@ class AsLayer:
         self.cancel = getattr(layer, "cancel", _lacking)
         self.group_send_many = getattr(layer, "group_send_many", _lacking)
         self.group_send_later = getattr(layer, "group_send_later", _lacking)
+        self.presence_join = getattr(layer, "presence_join", _lacking)
+        self.presence_update = getattr(layer, "presence_update", _lacking)
+        self.presence_leave = getattr(layer, "presence_leave", _lacking)
+        self.presence_watch = getattr(layer, "presence_watch", _lacking)
+        self.presence_list = getattr(layer, "presence_list", _lacking)
+        self.presence_count = getattr(layer, "presence_count", _lacking)
+        self.presence_groups = getattr(layer, "presence_groups", _lacking)
+        self.group_count = getattr(layer, "group_count", _lacking)
         self.flush = layer.flush
         self.close = layer.close
 
@@ -189,6 +213,30 @@ class AsFacade:
 
     async def group_send_later(self, group: str, message: Mapping[str, Any], **further: Any) -> str:
         return await self._call(self._facade.group_send_later, group, message, **further)
+
+    async def presence_join(self, group: str, channel: str, key: Any, info: Any = None) -> list[Present[Any]]:
+        return await self._call(self._facade.presence_join, group, channel, key, info)
+
+    async def presence_update(self, group: str, channel: str, info: Any) -> None:
+        await self._call(self._facade.presence_update, group, channel, info)
+
+    async def presence_leave(self, group: str, channel: str) -> None:
+        await self._call(self._facade.presence_leave, group, channel)
+
+    async def presence_watch(self, group: str, channel: str) -> list[Present[Any]]:
+        return await self._call(self._facade.presence_watch, group, channel)
+
+    async def presence_list(self, group: str) -> list[Present[Any]]:
+        return await self._call(self._facade.presence_list, group)
+
+    async def presence_count(self, group: str) -> int:
+        return await self._call(self._facade.presence_count, group)
+
+    async def presence_groups(self, key: Any) -> list[str]:
+        return await self._call(self._facade.presence_groups, key)
+
+    async def group_count(self, group: str) -> int:
+        return await self._call(self._facade.group_count, group)
 
     async def flush(self) -> None:
         await self._call(self._facade.flush)

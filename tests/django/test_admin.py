@@ -1,11 +1,12 @@
 """The admin: what it shows, that nothing can be changed there, and that a list never looks at a whole table."""
 
 import asyncio
+import math
 import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from html import unescape
 from pathlib import Path
@@ -21,17 +22,19 @@ from django.core.management import call_command
 from django.db import connections
 from django.test import Client, override_settings
 
-from channels_sqlite.admin import filters, pages, payloads
+from channels_sqlite.admin import filters, pages, payloads, presence
 from channels_sqlite.codec import Codec
+from channels_sqlite.delivery.diffs import packed
 from channels_sqlite.kinds import Kind, State
 from channels_sqlite.layers import SqliteChannelLayer
-from channels_sqlite.models import Membership, Message, Process, Scheduled
+from channels_sqlite.models import Membership, Message, Presence, Process, Scheduled
 from tests.support import inside
 from tests.support.databases import ChannelDatabase, channel_database, registered
 
 MESSAGES = "/admin/channels_sqlite/message/"
 SCHEDULED = "/admin/channels_sqlite/scheduled/"
 MEMBERSHIPS = "/admin/channels_sqlite/membership/"
+PRESENCES = "/admin/channels_sqlite/presence/"
 KEY = "a key of the layer"
 MANY_ROWS = 100_000
 
@@ -90,6 +93,21 @@ def add(alias: str = "channels", **values: Any) -> Message:
 def add_member(**values: Any) -> Membership:
     defaults = {"prefix": "asgi", "group_name": "room", "client": "", "channel": "jobs", "joined_id": 0}
     return Membership.objects.using("channels").create(**{**defaults, **values})
+
+
+def add_presence(**values: Any) -> Presence:
+    defaults = {
+        "prefix": "asgi",
+        "group_name": "room",
+        "client": "",
+        "channel": "jobs",
+        "key": "ann",
+        "turn": 1,
+        "since": time.time(),
+        "heard_id": 0,
+        "info": msgpack.packb({"name": "Ann"}),
+    }
+    return Presence.objects.using("channels").create(**{**defaults, **values})
 
 
 def add_process(client: str, *, cursor: int) -> None:
@@ -272,12 +290,56 @@ def test_memberships_tell_their_process_and_their_end(visitor: Client) -> None:
     assert "mails in room" in text_of(visitor, f"{MEMBERSHIPS}{member.pk}/change/")
 
 
+def test_presences_tell_who_is_there_and_what_they_tell(visitor: Client) -> None:
+    add_process("here", cursor=0)
+    add_presence(client="here", channel="specific.here!a", expires_at=time.time() + 9000, since=time.time() - 300)
+    add_presence(client="gone", channel="specific.gone!b", key="", info=b"")
+    watcher, ann = rows_of(visitor, PRESENCES)
+    assert re.fullmatch(r"ann room specific.here!a pid 4711 .*, 5.0 min ago in 2.5 h \{'name': 'Ann'\} asgi", ann)
+    assert re.fullmatch(r"\(watches\) room specific.gone!b gone when it leaves asgi", watcher)
+    row = Presence.objects.using("channels").get(key="ann")
+    assert "{'name': 'Ann'}" in text_of(visitor, f"{PRESENCES}{row.pk}/change/")
+    assert str(row) == "ann in room"
+    add_presence(key="bob", info=Codec(max_message_size=1000, keys=[KEY.encode()]).encode({"name": "secret"}))
+    assert "encrypted, and no layer in CHANNEL_LAYERS has the key" in rows_of(visitor, PRESENCES)[0]
+    assert len(rows_of(visitor, f"{PRESENCES}?q=room")) == 3
+    for term in ("bob", "jobs"):
+        assert [row.split()[0] for row in rows_of(visitor, f"{PRESENCES}?q={term}")] == ["bob"]
+    for term in ("here", "specific.here!a", "specific.here!"):
+        assert [row.split()[0] for row in rows_of(visitor, f"{PRESENCES}?q={term}")] == ["ann"]
+    assert rows_of(visitor, f"{PRESENCES}?q=nobody") == []
+    assert len(rows_of(visitor, f"{PRESENCES}?group_name=room")) == 3
+
+
+def test_what_is_told_of_presences_is_shown(visitor: Client) -> None:
+    (payload,) = packed("room", {"ann": (None, msgpack.packb({"name": "Ann"})), "bob": (b"\xc1", None)}, 1000)
+    logged = add(kind=Kind.PRESENCE, state=State.LOGGED, queue="room", payload=payload)
+    waiting = add(queue="jobs", local="room", expires_at=math.inf, payload=payload)
+    for row in (logged, waiting):
+        for page in (MESSAGES, f"{MESSAGES}{row.pk}/change/"):
+            assert "'joins': {'ann': {'name': 'Ann'}}" in text_of(visitor, page)
+    assert "cannot be decoded" in text_of(visitor, f"{MESSAGES}{logged.pk}/change/")
+    lines = rows_of(visitor, MESSAGES)
+    assert "jobs normal channel waiting" in lines[0]
+    assert "room presence change sent" in lines[1]
+    assert "never" in text_of(visitor, f"{MESSAGES}{waiting.pk}/change/")
+    infos = (msgpack.packb({"a": 1, "b": 2}), msgpack.packb({"b": 2, "a": 1}))
+    (same,) = packed("room", {"ann": infos}, 1000)
+    add(kind=Kind.PRESENCE, payload=same)
+    assert "nothing that can be seen has changed" in rows_of(visitor, MESSAGES)[0]
+
+
 # Nothing can be changed
 
 
-@pytest.mark.parametrize("model", ["message", "membership"])
+@pytest.mark.parametrize("model", ["message", "membership", "presence"])
 def test_nothing_can_be_added_changed_or_deleted(visitor: Client, model: str) -> None:
-    row = add() if model == "message" else add_member()
+    rows: dict[str, Callable[[], Message | Membership | Presence]] = {
+        "message": add,
+        "membership": add_member,
+        "presence": add_presence,
+    }
+    row = rows[model]()
     folder = f"/admin/channels_sqlite/{model}/"
     for page in (f"{folder}add/", f"{folder}{row.pk}/delete/"):
         assert visitor.get(page).status_code == 403
@@ -439,6 +501,15 @@ FILL_MEMBERS = """
     SELECT 'asgi', 'queue' || (n % 500), 'client' || (n % 499), 'channel' || n, 0, {now} + n FROM counter;
 """
 
+FILL_PRESENCES = """
+    INSERT INTO channels_sqlite_presence
+        (prefix, group_name, client, channel, key, turn, since, heard_id, expires_at, info)
+    WITH RECURSIVE counter(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM counter WHERE n < {rows})
+    SELECT 'asgi', 'queue' || (n % 500), 'client' || (n % 499), 'channel' || n, 'key' || (n % 501), 1, {now}, 0, NULL,
+        x'80'
+    FROM counter;
+"""
+
 # Either bounded by ids, or by an index on what was asked for; the next prefix is one step of an index.
 BOUNDED = re.compile(
     r"SEARCH channels_sqlite_message USING INTEGER PRIMARY KEY \(rowid[>=]"
@@ -446,6 +517,9 @@ BOUNDED = re.compile(
     r"|SEARCH channels_sqlite_me(ssage|mbership)$"  # max(id)
     r"|SEARCH channels_sqlite_membership USING (COVERING )?INDEX \w+ \((prefix=\? AND group_name=\?|client=\?)"
     r"|(SCAN|SEARCH) channels_sqlite_membership USING COVERING INDEX \w+( \(prefix>\?\))?$"
+    r"|SEARCH channels_sqlite_presence USING INTEGER PRIMARY KEY \(rowid[>=]"
+    r"|SEARCH channels_sqlite_presence$"  # max(id)
+    r"|SEARCH channels_sqlite_presence USING (COVERING )?INDEX \w+ \((prefix=\? AND (group_name|key)=\?|client=\?)"
     r"|(SCAN|SEARCH) (channels_sqlite_process|U0)"  # one row for each process
 )
 
@@ -453,9 +527,10 @@ BOUNDED = re.compile(
 def test_no_page_looks_at_a_whole_table(visitor: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(filters, "WINDOW_ROWS", 500)
     monkeypatch.setattr(pages, "WINDOW_ROWS", 500)
+    monkeypatch.setattr(presence, "WINDOW_ROWS", 500)
     monkeypatch.setattr(filters, "BUSY_ROWS", 500)
     with connections["channels"].cursor() as cursor:
-        for statement in (FILL, FILL_MEMBERS):
+        for statement in (FILL, FILL_MEMBERS, FILL_PRESENCES):
             cursor.execute(statement.format(rows=MANY_ROWS, now=time.time()))
     queries = ["", "p=3", "sent=3600", "state=waiting", "state=done", "kind__exact=2", "queue=queue7", "prefix=asgi"]
     queries += ["prefix=unknown", "q=queue7", "q=nothing", "q=queue!x", "_facets=True", "all=", "o=1.2"]
@@ -471,6 +546,7 @@ def test_no_page_looks_at_a_whole_table(visitor: Client, monkeypatch: pytest.Mon
         "group_name=queue7",
     ]
     urls += [f"{MEMBERSHIPS}?{query}" for query in queries] + [f"{MEMBERSHIPS}1/change/"]
+    urls += [f"{PRESENCES}?{query}" for query in [*queries, "q=key7"]] + [f"{PRESENCES}1/change/"]
     for url in urls:
         watch = Watch()
         with connections["channels"].execute_wrapper(watch):

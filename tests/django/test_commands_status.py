@@ -26,7 +26,13 @@ from channels_sqlite.counters import Counters
 from channels_sqlite.kinds import Kind
 from channels_sqlite.management import base
 from channels_sqlite.management.base import Screen
-from channels_sqlite.management.status import ChannelStatus, GroupStatus, LayerStatus, ProcessStatus
+from channels_sqlite.management.status import (
+    ChannelStatus,
+    GroupStatus,
+    LayerStatus,
+    PresenceStatus,
+    ProcessStatus,
+)
 from channels_sqlite.management.status_table import Earlier, lines, size
 from channels_sqlite.processes.liveness import machine_id
 from channels_sqlite.storage.readers import ProcessRow
@@ -108,6 +114,7 @@ async def test_json_has_the_documented_shape(make_layer: LayerFactory, database:
     channel = await layer.new_channel()
     await layer.group_add("room", channel)
     await layer.group_add("room", "log")
+    await layer.presence_watch("lobby", "log")
     for _ in range(3):
         await layer.send("thumbnails", {"n": 1})
     await layer.send_later("thumbnails", {"n": 2}, delay=3600)
@@ -149,6 +156,7 @@ async def test_json_has_the_documented_shape(make_layer: LayerFactory, database:
         "groups": [{"name": "room", "members": 2}],
         "queues": [],
         "workers": [],
+        "presences": [{"name": "lobby", "present": 0, "watching": 1}],
     }
 
 
@@ -193,6 +201,22 @@ def test_what_a_process_has_not_read_waits_and_the_dead_are_not_shown(database: 
         ("slow", 7, 4)
     ]
     assert one["groups"] == [{"name": "room", "members": 2}]
+
+
+def test_who_is_present_is_counted_once_for_each_key(database: ChannelDatabase) -> None:
+    with stored(database.path) as store:
+        for group, channel, key in (("b", "1", "ann"), ("b", "2", "ann"), ("b", "3", "bob"), ("a", "1", "ann")):
+            store.attend(group, "", channel, key, b"\x80", heard_id=0, expires_at=None, now=0)
+        store.watch("a", "", "2", heard_id=0, expires_at=None)
+    with stored(database.path, "other") as store:
+        store.watch("a", "", "2", heard_id=0, expires_at=None)
+    [one] = status_json()["layers"]
+    assert one["presences"] == [
+        {"name": "b", "present": 2, "watching": 0},
+        {"name": "a", "present": 1, "watching": 1},
+    ]
+    shown = [line.split() for line in status().partition("Presence in")[2].splitlines()[:3]]
+    assert shown == [["present", "watching"], ["b", "2", "0"], ["a", "1", "1"]]
 
 
 def test_looking_changes_nothing(database: ChannelDatabase) -> None:
@@ -268,6 +292,7 @@ def test_the_table_fits_80_columns_whatever_the_names() -> None:
         rows=10**9,
         channels=(ChannelStatus(name, 10**7, 86400.0 * 30), ChannelStatus("jobs", 1, 0.5)),
         groups=(GroupStatus(name, 10**7),),
+        presences=(PresenceStatus(name, 10**7, 10**7),),
         processes=(ProcessStatus("a" * 16, 4_000_000, 10**6, 10**6, (name, name), 10**8, None),),
         counters=Counters(*[10**10] * 13),
     )

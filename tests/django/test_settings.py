@@ -20,6 +20,7 @@ OURS = {
     "channels_sqlite_queuedtask",
     "channels_sqlite_taskschedule",
     "channels_sqlite_lastid",
+    "channels_sqlite_presence",
 }
 
 

@@ -32,6 +32,13 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "group_discard": ("group", "channel"),
     "group_channels": ("group",),
     "group_count": ("group",),
+    "presence_join": ("group", "channel", "key"),
+    "presence_update": ("group", "channel", {}),
+    "presence_leave": ("group", "channel"),
+    "presence_watch": ("group", "channel"),
+    "presence_list": ("group",),
+    "presence_count": ("group",),
+    "presence_groups": ("key",),
     "flush": (),
     "close": (),
 }

@@ -10,7 +10,7 @@ import channels.exceptions
 import pytest
 
 import channels_sqlite.exceptions
-from channels_sqlite import Channel, Group, SyncChannelLayer, get_sync_channel_layer
+from channels_sqlite import Channel, Group, Presence, SyncChannelLayer, get_sync_channel_layer
 from channels_sqlite.layers import SqliteChannelLayer
 
 SYNC_ALONE = {"send_on_commit", "group_send_on_commit", "listen"}
@@ -58,7 +58,7 @@ def documented_errors(method: Callable[..., Any]) -> set[str]:
 
 def test_the_sync_face_has_every_method_of_the_async_one() -> None:
     assert set(sync_face()) == set(async_face()) | SYNC_ALONE
-    assert len(async_face()) == 15
+    assert len(async_face()) == 22
 
 
 def test_methods_of_both_faces_have_the_same_parameters() -> None:
@@ -93,7 +93,7 @@ def test_every_documented_error_exists() -> None:
     assert documented_errors(get_sync_channel_layer) == {"ImproperlyConfigured"}
 
 
-@pytest.mark.parametrize("kind", [Channel, Group])
+@pytest.mark.parametrize("kind", [Channel, Group, Presence])
 def test_handles_have_every_method_in_both_forms(kind: type) -> None:
     forms = methods(kind, inspect.isfunction)
     asynchronous = {name for name, method in forms.items() if is_async(method)}
@@ -104,9 +104,10 @@ def test_handles_have_every_method_in_both_forms(kind: type) -> None:
     assert all(inspect.getdoc(method) for method in forms.values())
 
 
-@pytest.mark.parametrize("kind", [Channel, Group])
+@pytest.mark.parametrize("kind", [Channel, Group, Presence])
 def test_handles_have_the_parameters_of_the_facade(kind: type) -> None:
-    prefix = "group_" if kind is Group else ""
+    prefixes: dict[type, str] = {Channel: "", Group: "group_", Presence: "presence_"}
+    prefix = prefixes[kind]
     for name, method in methods(kind, inspect.isfunction).items():
         if not is_async(method):
             # A ticket may be of either.

@@ -15,7 +15,7 @@ import pytest
 from django.core.management import BaseCommand, call_command, load_command_class
 from django.test import override_settings
 
-from channels_sqlite import Channel, Group, SyncChannelLayer
+from channels_sqlite import Channel, Group, Presence, SyncChannelLayer
 from channels_sqlite.channel_layers import LayerEntry
 from channels_sqlite.checks import ids
 from channels_sqlite.counters import Counters
@@ -26,6 +26,7 @@ from channels_sqlite.management.status import (
     ChannelStatus,
     GroupStatus,
     LayerStatus,
+    PresenceStatus,
     ProcessStatus,
     QueueStatus,
     WorkerStatus,
@@ -193,6 +194,7 @@ def test_the_output_of_channels_status_is_what_the_command_prints(
             ),
             "counters": Counters(**written["counters"]),
             "queues": tuple(QueueStatus(**one) for one in written["queues"]),
+            "presences": tuple(PresenceStatus(**one) for one in written["presences"]),
             "workers": tuple(WorkerStatus(**{**one, "queues": tuple(one["queues"])}) for one in written["workers"]),
         }
     )
@@ -234,7 +236,12 @@ def test_the_table_of_counters_has_every_counter_in_order() -> None:
 
 @pytest.mark.parametrize(
     ("owner", "title"),
-    [(SyncChannelLayer, "In synchronous code"), (Channel, "Typed handles"), (Group, "Typed handles")],
+    [
+        (SyncChannelLayer, "In synchronous code"),
+        (Channel, "Typed handles"),
+        (Group, "Typed handles"),
+        (Presence, "Typed handles"),
+    ],
 )
 def test_every_method_is_described(owner: type, title: str) -> None:
     methods = [name for name, value in vars(owner).items() if inspect.isfunction(value) and not name.startswith("_")]

@@ -26,7 +26,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("concurrency",),
     ("migrations", "models"),
     ("task_models",),
-    ("reports", "sending"),
+    ("present", "reports", "sending"),
     ("ages", "codec", "counters", "exceptions", "fields", "kinds", "names", "options"),
 )
 """Modules and folders, each of which imports from its own line and those below; migrations need no module at all."""

@@ -33,7 +33,15 @@ OF_TASKS = {
 """With Django 6.0."""
 
 PUBLIC = {
-    "channels_sqlite": ["Channel", "Group", "SyncChannelLayer", "get_channel_layer", "get_sync_channel_layer"],
+    "channels_sqlite": [
+        "Channel",
+        "Group",
+        "Presence",
+        "Present",
+        "SyncChannelLayer",
+        "get_channel_layer",
+        "get_sync_channel_layer",
+    ],
     "channels_sqlite.apps": ["ChannelsSqliteConfig"],
     "channels_sqlite.consumers": ["DirectDispatch"],
     "channels_sqlite.db_routers": ["ChannelsRouter"],

@@ -14,6 +14,7 @@ from datetime import date
 from pathlib import Path
 
 import pytest
+from channels.consumer import AsyncConsumer
 from channels.exceptions import ChannelFull
 from cryptography.fernet import Fernet
 from django.core.exceptions import ImproperlyConfigured, SynchronousOnlyOperation
@@ -396,6 +397,22 @@ def emptied_tables(scene: Scene) -> str:
     return asyncio.run(receive())
 
 
+def unreadable_info(scene: Scene) -> str:
+    with facade(symmetric_encryption_keys=["another"]) as layer:
+        layer.presence_join("room", "jobs", "ann")
+    with facade() as layer:
+        layer.presence_list("room")
+    return scene.log.text
+
+
+def no_handler_for_presence(scene: Scene) -> str:
+    with facade() as layer:
+        layer.presence_watch("room", "jobs")
+        layer.presence_join("room", "other", "ann")
+        message = layer.receive("jobs", 0)
+    return said(ValueError, lambda: asyncio.run(AsyncConsumer().dispatch(message)))
+
+
 def lost_at_closing(scene: Scene) -> str:
     Reports().lost("jobs", 3, LayerClosedError("the database stayed locked"))
     return scene.log.text
@@ -446,6 +463,8 @@ PROVOKED: dict[str, Callable[[Scene], str]] = {
     "was gone; registering again": emptied_tables,
     "closing lost": lost_at_closing,
     "no checkpoint for": held_up,
+    "cannot be read and counts as {}": unreadable_info,
+    "No handler for message type presence.diff": no_handler_for_presence,
     "message rows that are no messages were skipped": rows_under_another_key,
     "this process may not write it": no_rights,
     "sets PRAGMA query_only": refused_pragma,

@@ -11,12 +11,22 @@ import pytest
 from django.apps import apps
 from django.core.management import call_command
 
-from channels_sqlite.storage import groups, messages, overview, readers, scheduled, store, task_schedules, tasks
+from channels_sqlite.storage import (
+    groups,
+    messages,
+    overview,
+    presences,
+    readers,
+    scheduled,
+    store,
+    task_schedules,
+    tasks,
+)
 from channels_sqlite.storage.store import Store
 from tests.support import inside
 from tests.support.databases import fresh_file
 
-OURS = ("message", "membership", "process", "listener", "scheduled", "lastid", "queuedtask", "taskschedule")
+OURS = ("message", "membership", "process", "listener", "scheduled", "lastid", "presence", "queuedtask", "taskschedule")
 
 WAITING = "channels_sqlite_waiting"
 ADDRESSED = "channels_sqlite_addressed"
@@ -25,6 +35,12 @@ LISTENER = "sqlite_autoindex_channels_sqlite_listener_1"
 TASK = "channels_sqlite_queuedtask"
 TASK_KEY = "sqlite_autoindex_channels_sqlite_queuedtask_1"  # of the unique constraint
 READY, DELAYED, RUNNING = (f"channels_sqlite_task_{state}" for state in ("ready", "delayed", "running"))
+PRESENCE = "channels_sqlite_presence"
+ATTENDEE = "sqlite_autoindex_channels_sqlite_presence_1"  # of the unique constraint
+ATTENDANCE = "channels_sqlite_attendance"
+WHEREABOUTS = "channels_sqlite_whereabouts"
+PRESENCE_ENDS = "channels_sqlite_presence_ends"
+ONE_ATTENDEE = r"\(client=\? AND prefix=\? AND group_name=\? AND channel=\?\)"
 DUE = "channels_sqlite_due"
 HELD_UP = "channels_sqlite_held_up"
 BY_ROWID = "USING INTEGER PRIMARY KEY"
@@ -68,6 +84,7 @@ PLANS: dict[str, list[str]] = {
         r"SEARCH channels_sqlite_process USING (COVERING )?INDEX \w+ \(client=\?\)",
         rf"SEARCH message {BY_ROWID} \(rowid>\? AND rowid<\?\)",
         rf"SEARCH membership USING COVERING INDEX {MEMBER} \(prefix=\? AND group_name=\? AND client=\?\)",
+        rf"SEARCH presence USING COVERING INDEX {ATTENDEE} \(client=\? AND prefix=\? AND group_name=\?\)",
     ],
     "NEWEST_ID_BEFORE": ["SCAN channels_sqlite_message$"],  # from the end, where it finds the row at once
     "LEAVE": [rf"SEARCH channels_sqlite_membership USING (COVERING )?INDEX {MEMBER}"],
@@ -99,11 +116,15 @@ PLANS: dict[str, list[str]] = {
     "DELETE_MESSAGE": [rf"SEARCH channels_sqlite_message {BY_ROWID}"],
     "EXPIRED_WAITING": [rf"SEARCH channels_sqlite_message USING (COVERING )?INDEX {WAITING} \(prefix=\?\)"],
     "RETIRE": [rf"SEARCH channels_sqlite_message {BY_ROWID}"],
-    "DELETE_MEMBERSHIP": [rf"SEARCH channels_sqlite_membership {BY_ROWID}"],
+    "DELETE_MEMBERSHIP": [
+        rf"SEARCH channels_sqlite_membership {BY_ROWID}",
+        rf"SEARCH presence USING INDEX {ATTENDEE} {ONE_ATTENDEE}",
+    ],
     "FORGET_UNREAD": [rf"SEARCH channels_sqlite_message {BY_ROWID} \(rowid>\?\)"],
     "FORGET[0]": ["SEARCH channels_sqlite_membership USING (COVERING )?INDEX channels_sqlite_membership_of"],
-    "FORGET[1]": ["SCAN channels_sqlite_listener"],  # once for a dead process; few rows
-    "FORGET[2]": [r"SEARCH channels_sqlite_process USING INDEX \w+ \(client=\?\)"],
+    "FORGET[1]": [rf"SEARCH {PRESENCE} USING (COVERING )?INDEX {ATTENDEE} \(client=\?\)"],
+    "FORGET[2]": ["SCAN channels_sqlite_listener"],  # once for a dead process; few rows
+    "FORGET[3]": [r"SEARCH channels_sqlite_process USING INDEX \w+ \(client=\?\)"],
     "ELDEST": ["SCAN channels_sqlite_process", "USE TEMP B-TREE FOR ORDER BY"],  # one row for each process
     "CANCEL": [rf"SEARCH channels_sqlite_scheduled {BY_ROWID}"],
     "NEXT_DUE": [rf"SEARCH channels_sqlite_scheduled USING (COVERING )?INDEX {DUE} \(prefix=\?\)"],
@@ -172,6 +193,34 @@ PLANS: dict[str, list[str]] = {
     "FINISHED": [rf"SEARCH {TASK} USING (COVERING )?INDEX channels_sqlite_task_finished \(kept_until"],
     "DELETE_FINISHED": [rf"SEARCH {TASK} {BY_ROWID}", "SCAN json_each VIRTUAL TABLE"],
     "RUNNING_OF": [rf"SEARCH {TASK} USING (COVERING )?INDEX {RUNNING} \(prefix=\?\)", "USE TEMP B-TREE FOR GROUP BY"],
+    "PRESENCE": [rf"SEARCH {PRESENCE} USING INDEX {ATTENDEE} {ONE_ATTENDEE}"],
+    "ATTEND": [rf"SEARCH {PRESENCE} USING INDEX ({ATTENDANCE}|{WHEREABOUTS}) \(prefix=\? AND \w+=\? AND \w+=\?\)"],
+    "UPDATE_PRESENCE": [rf"SEARCH {PRESENCE} USING INDEX {ATTENDEE} {ONE_ATTENDEE}"],
+    "HEARD": [rf"SEARCH {PRESENCE} USING INDEX {ATTENDEE} {ONE_ATTENDEE}"],
+    "PROLONG": [rf"SEARCH {PRESENCE} USING INDEX {ATTENDEE} {ONE_ATTENDEE}"],
+    "DEPART": [rf"SEARCH {PRESENCE} USING (COVERING )?INDEX {ATTENDEE} {ONE_ATTENDEE}"],
+    "INFO_OF": [rf"SEARCH {PRESENCE} USING INDEX {ATTENDANCE} \(prefix=\? AND group_name=\? AND key=\?\)"],
+    "WHO": [rf"SEARCH {PRESENCE} USING INDEX {ATTENDANCE} \(prefix=\? AND group_name=\? AND key>\?\)"],
+    "COUNT_PRESENT": [
+        rf"SEARCH {PRESENCE} USING COVERING INDEX {ATTENDANCE} \(prefix=\? AND group_name=\? AND key>\?\)"
+    ],
+    "WHEREABOUTS": [rf"SEARCH {PRESENCE} USING COVERING INDEX {WHEREABOUTS} \(prefix=\? AND key=\?\)"],
+    "CLIENTS_THAT_HEAR": [
+        "SCAN process",  # one row for each process
+        rf"SEARCH presence USING COVERING INDEX {ATTENDEE} \(client=\? AND prefix=\? AND group_name=\?\)",
+    ],
+    "NORMAL_THAT_HEAR": [
+        rf"SEARCH {PRESENCE} USING COVERING INDEX {ATTENDEE} \(client=\? AND prefix=\? AND group_name=\?\)"
+    ],
+    "ALL_NORMAL_THAT_HEAR": [rf"SEARCH {PRESENCE} USING COVERING INDEX {ATTENDEE} \(client=\? AND prefix=\?\)"],
+    "GROUPS_ATTENDED": [rf"SEARCH {PRESENCE} USING COVERING INDEX {ATTENDEE} \(client=\?\)"],
+    "ATTENDEES_OF": [rf"SEARCH {PRESENCE} USING INDEX {ATTENDEE} \(client=\? AND prefix=\? AND group_name=\?\)"],
+    "EXPIRED_PRESENCES": [rf"SEARCH {PRESENCE} USING INDEX {PRESENCE_ENDS} \(prefix=\? AND expires_at<\?\)"],
+    "NEXT_PRESENCE_ENDS": [rf"SEARCH {PRESENCE} USING COVERING INDEX {PRESENCE_ENDS} \(prefix=\?"],
+    "COUNT_TOLD": [rf"SEARCH channels_sqlite_message USING (COVERING )?INDEX {WAITING} \(prefix=\? AND queue=\?\)"],
+    "TOLD": [rf"SEARCH channels_sqlite_message USING INDEX {WAITING} \(prefix=\? AND queue=\?\)"],
+    "WITHDRAW": [rf"SEARCH channels_sqlite_message USING INDEX {WAITING} \(prefix=\? AND queue=\?\)"],
+    "WITHDRAW_ONE": [rf"SEARCH channels_sqlite_message {BY_ROWID}"],
     "TASK_SCHEDULE": [r"SEARCH channels_sqlite_taskschedule USING INDEX \w+ \(prefix=\? AND backend=\? AND name=\?\)"],
 }
 """What SQLite's planner says of each statement that runs while messages flow, each line as a regular expression."""
@@ -206,12 +255,18 @@ NOT_PLANNED = {
     "PROBES[5]",
     "PROBES[6]",
     "PROBES[7]",
+    "PROBES[8]",
+    "WATCH",
+    "RESTORE",
+    "ALL_PRESENT",
+    "ATTENDANCES",
     "INSERT",
     "SET_TASK_SCHEDULE",
     "FLUSH_TASKS",
     "QUEUES",
     "LIST",
     "FLUSH[2]",
+    "FLUSH[3]",
     "SCHEDULE",
     "COUNT_SCHEDULED",
 }
@@ -221,7 +276,7 @@ NOT_PLANNED = {
 def all_statements() -> dict[str, str]:
     """Every statement of the store by its name, those of a tuple with their index."""
     found: dict[str, str] = {}
-    modules = (messages, groups, readers, scheduled, overview, tasks, task_schedules, store)
+    modules = (messages, groups, presences, readers, scheduled, overview, tasks, task_schedules, store)
     for name, value in [item for module in modules for item in vars(module).items()]:
         if not name.isupper() or name.startswith("_"):
             continue
@@ -272,6 +327,12 @@ def fill(connection: sqlite3.Connection) -> None:
             (prefix, kind, name, excluded, token, created_at, due_at, expiry_s, tries, tried_at, payload)
         WITH RECURSIVE counter(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM counter WHERE n < 5000)
         SELECT 'asgi', 0, 'queue' || (n % 50), '', '', 0, n, 60, n < 500, 0, x'80' FROM counter;
+        INSERT INTO channels_sqlite_presence
+            (prefix, group_name, client, channel, key, turn, since, heard_id, expires_at, info)
+        WITH RECURSIVE counter(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM counter WHERE n < 5000)
+        SELECT 'asgi', 'queue' || (n % 50), 'client' || (n % 4), 'channel' || n,
+            CASE WHEN n % 10 THEN 'key' || (n / 2) ELSE '' END, 1, 0, 0, n + 86400, x'80'
+        FROM counter;
         COMMIT;
         ANALYZE;
         """
@@ -305,7 +366,9 @@ def test_every_statement_uses_its_index(connection: sqlite3.Connection, filled: 
     assert not wrong
 
 
-@pytest.mark.parametrize("name", ["COUNT_WAITING", "COUNT_ADDRESSED", "CHANNELS_WITH_WAITING", "EXPIRED_WAITING"])
+@pytest.mark.parametrize(
+    "name", ["COUNT_WAITING", "COUNT_ADDRESSED", "CHANNELS_WITH_WAITING", "EXPIRED_WAITING", "COUNT_TOLD"]
+)
 def test_counting_and_looking_read_no_rows(connection: sqlite3.Connection, name: str) -> None:
     statement = all_statements()[name]
     root = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'channels_sqlite_message'").fetchone()

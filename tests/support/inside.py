@@ -23,6 +23,7 @@ from channels_sqlite.engine.due_messages import DueMessages
 from channels_sqlite.engine.engine import Engine
 from channels_sqlite.engine.housekeeping import Housekeeping
 from channels_sqlite.engine.seat import Seat
+from channels_sqlite.engine.trimming import Trimming
 from channels_sqlite.layers import SqliteChannelLayer, close_layer
 from channels_sqlite.storage.outbox import Outbox
 from channels_sqlite.storage.store import Store
@@ -92,6 +93,11 @@ def alarm_in_s(engine: Engine) -> float | None:
     """For when the alarm is set."""
     alarm_at = engine._background._alarm_at
     return None if alarm_at is None else alarm_at - time.monotonic()
+
+
+def look_from_start(trimming: Trimming) -> None:
+    """Have the next look for rows that may go begin with the first."""
+    trimming._from_start_at = 0.0
 
 
 def seat(engine: Engine) -> Seat:

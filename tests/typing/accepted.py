@@ -9,7 +9,15 @@ from channels.layers import BaseChannelLayer
 from django.tasks import task as django_task
 from typing_extensions import NotRequired, assert_type
 
-from channels_sqlite import Channel, Group, SyncChannelLayer, get_channel_layer, get_sync_channel_layer
+from channels_sqlite import (
+    Channel,
+    Group,
+    Presence,
+    Present,
+    SyncChannelLayer,
+    get_channel_layer,
+    get_sync_channel_layer,
+)
 from channels_sqlite.consumers import DirectDispatch
 from channels_sqlite.exceptions import ChannelDatabaseError
 from channels_sqlite.layers import SqliteChannelLayer
@@ -81,6 +89,52 @@ class Chat(DirectDispatch, AsyncJsonWebsocketConsumer):
 
     async def chat_message(self, event: ChatMessage) -> None:
         await self.send_json({"text": event["text"]})
+
+
+class Visitor(TypedDict):
+    name: str
+
+
+here: Presence[Visitor] = Presence("room.1")
+
+
+async def presence(layer: SqliteChannelLayer) -> None:
+    assert_type(await here.ajoin("channel", key="ann", info={"name": "Ann"}), list[Present[Visitor]])
+    assert_type(await here.ajoin("channel", "ann"), list[Present[Visitor]])
+    await here.aupdate("channel", {"name": "Ann B."})
+    await here.aleave("channel")
+    listed: list[Present[Visitor]] = await here.alist()
+    assert_type(listed[0].info, Visitor)
+    assert_type(listed[0].info["name"], str)
+    assert_type(listed[0].key, str)
+    assert_type(listed[0].channels, int)
+    assert_type(listed[0].since, float)
+    assert_type(await here.acount(), int)
+    assert_type(await here.awatch("channel"), list[Present[Visitor]])
+    visitor: Visitor = {"name": "Ann"}
+    assert_type(await layer.presence_join("room", "channel", "ann", visitor), list[Present[dict[str, Any]]])
+    await layer.presence_update("room", "channel", visitor)
+    await layer.presence_leave("room", "channel")
+    assert_type(await layer.presence_watch("room", "channel"), list[Present[dict[str, Any]]])
+    assert_type(await layer.presence_list("room"), list[Present[dict[str, Any]]])
+    assert_type(await layer.presence_count("room"), int)
+    assert_type(await layer.presence_groups("ann"), list[str])
+
+
+def presence_in_a_view(layer: SyncChannelLayer) -> None:
+    assert_type(here.join("channel", "ann", {"name": "Ann"}), list[Present[Visitor]])
+    here.update("channel", {"name": "Ann B."})
+    here.leave("channel")
+    assert_type(here.list(), list[Present[Visitor]])
+    assert_type(here.count(), int)
+    assert_type(here.watch("channel"), list[Present[Visitor]])
+    assert_type(layer.presence_join("room", "channel", "ann", None), list[Present[dict[str, Any]]])
+    layer.presence_update("room", "channel", {"name": "Ann"})
+    layer.presence_leave("room", "channel")
+    assert_type(layer.presence_watch("room", "channel"), list[Present[dict[str, Any]]])
+    assert_type(layer.presence_list("room"), list[Present[dict[str, Any]]])
+    assert_type(layer.presence_count("room"), int)
+    assert_type(layer.presence_groups("ann"), list[str])
 
 
 class Resize(TypedDict):

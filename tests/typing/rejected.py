@@ -6,7 +6,7 @@
 
 from typing import Literal, TypedDict
 
-from channels_sqlite import Channel, Group, get_channel_layer, get_sync_channel_layer
+from channels_sqlite import Channel, Group, Presence, get_channel_layer, get_sync_channel_layer
 from channels_sqlite.layers import SqliteChannelLayer
 from channels_sqlite.tasks import TaskContext, task, wait
 
@@ -189,3 +189,31 @@ def wrong_further_ways_of_handles(message: ChatMessage) -> None:
     room.send_later(message, delay="soon")  # expect: arg-type | reportArgumentType
     ticket: int = jobs.send_later({"id": 7}, delay=1)  # expect: assignment | reportAssignmentType
     room.cancel(ticket)  # expect: arg-type | reportArgumentType
+
+
+class Visitor(TypedDict):
+    name: str
+
+
+here: Presence[Visitor] = Presence("room")
+
+
+async def wrong_presence(layer: SqliteChannelLayer) -> object:
+    here.ajoin("channel", "ann")  # expect: unused-coroutine | reportUnusedCoroutine
+    here.aleave("channel")  # expect: unused-coroutine | reportUnusedCoroutine
+    layer.presence_watch("room", "channel")  # expect: unused-coroutine | reportUnusedCoroutine
+    await here.aupdate("channel", {"nmae": ""})  # expect: arg-type | reportArgumentType
+    await here.ajoin("channel", "ann", {"name": None})  # expect: arg-type | reportArgumentType
+    await here.ajoin("channel", 7)  # expect: arg-type | reportArgumentType
+    await here.ajoin("channel")  # expect: call-arg | reportCallIssue
+    await here.aupdate("channel", {"name": 7})  # expect: arg-type | reportArgumentType
+    here.join("channel", "ann", "Ann")  # expect: arg-type | reportArgumentType
+    here.send({"name": "Ann"})  # expect: attr-defined | reportAttributeAccessIssue
+    for one in here.list():
+        one.key = "bob"  # expect: misc | reportAttributeAccessIssue
+        number: int = one.info["name"]  # expect: assignment | reportAssignmentType
+        return number
+    numbers: Presence[int] = Presence("room")  # expect: type-var | reportInvalidTypeArguments
+    await layer.presence_join("room", "channel", "ann", ["Ann"])  # expect: arg-type | reportArgumentType
+    await layer.presence_groups(None)  # expect: arg-type | reportArgumentType
+    return numbers

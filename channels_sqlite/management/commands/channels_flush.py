@@ -1,4 +1,4 @@
-"""`manage.py channels_flush`: deletes all messages and memberships."""
+"""`manage.py channels_flush`: deletes all messages and memberships, and with these whoever is present."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Command(LayerCommand):
 
     help = (
         "Deletes all messages and all group memberships of each channel layer of this package, in every process: "
-        "sockets that are open stay open and get no more broadcasts until they join their groups again. Tasks are left "
-        "alone; --tasks deletes those that do not run, and nothing else. Asks first. "
-        "Exit status: 0; 1 when it was not confirmed or a database cannot be written; 2 for wrong arguments."
+        "sockets that are open stay open and get no more broadcasts until they join their groups again, and nobody is "
+        "present until then. Tasks are left alone; --tasks deletes those that do not run, and nothing else. Asks "
+        "first. Exit status: 0; 1 when it was not confirmed or a database cannot be written; 2 for wrong arguments."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:

@@ -1,0 +1,47 @@
+"""What a transaction tells in the log: this process for itself, and others of memberships and presences."""
+
+from __future__ import annotations
+
+from channels_sqlite.delivery.log import Log, OwnRows
+from channels_sqlite.kinds import Kind
+from channels_sqlite.options import Options
+from channels_sqlite.storage.messages import LogRow
+from channels_sqlite.storage.transactions import Transaction
+
+__all__ = ["Notices"]
+
+
+class Notices:
+    """The notices of one layer in one process; within its transactions, one at a time."""
+
+    def __init__(self, client: str, options: Options, log: Log) -> None:
+        self._client = client
+        self._options = options
+        self._log = log
+
+    def note_own(self, transaction: Transaction, row: LogRow) -> None:
+        """Note a row that this very process will receive, so that it need not be read back after the commit."""
+        if not transaction.own:
+            transaction.after_commit.append(
+                lambda: self._log.take_in(OwnRows(transaction.first, transaction.newest, transaction.own))
+            )
+        transaction.own.append(row)
+
+    def is_here(self, transaction: Transaction, client: str) -> bool:
+        """Whether a change for a client is noted in this process's memory, and not told in the log.
+
+        A transaction of the user's changes nothing here, for nobody tells when that fails.
+        """
+        return bool(client) and client == self._client and not transaction.in_users_block
+
+    def tell_of(self, transaction: Transaction, group: str, client: str, channel: str) -> None:
+        """Say in the log that a channel's place in a group has changed: of another process, or in the user's block."""
+        name = channel.encode()
+        expires_at = transaction.now + self._options.expiry
+        transaction.newest = transaction.store.insert(
+            Kind.MEMBERSHIP, group, name, client=client, created_at=transaction.now, expires_at=expires_at
+        )
+        if client == self._client:
+            self.note_own(transaction, LogRow(transaction.newest, Kind.MEMBERSHIP, group, None, expires_at, name))
+        else:
+            transaction.wake.add(client)
