@@ -398,7 +398,10 @@ class Mailboxes:
         self._notify(waiters)
 
     def _put_together(self, box: Mailbox, known: dict[tuple[int, ...], list[Entry]]) -> None:
-        """Make one diff of those that a mailbox has of each group, in the place of the last; `known`: such as were."""
+        """Make one diff of those that a mailbox has of each group, in the place of the last.
+
+        `known` has what was put together for other channels.
+        """
         by_group: dict[str, list[Entry]] = {}
         for entry in box.entries:
             if entry.diff_of is not None:
@@ -408,11 +411,12 @@ class Mailboxes:
         for entries in by_group.values():
             if len(entries) < 2:
                 continue
-            ids = tuple(entry.id for entry in entries)
-            if ids not in known:
-                known[ids] = merged(entries, self._options.max_message_size)
-            whole[ids[-1]] = known[ids]
-            parts.update(map(id, entries))
+            # By the very entries: one that was put together before has the id of its last part.
+            these = tuple(map(id, entries))
+            if these not in known:
+                known[these] = merged(entries, self._options.max_message_size)
+            whole[entries[-1].id] = known[these]
+            parts.update(these)
         kept: deque[Entry] = deque()
         last: set[int] = set()
         for entry in reversed(box.entries):
@@ -605,11 +609,10 @@ class Mailboxes:
                 self._lapsed.add(box.channel)
 
     def clear(self) -> None:
-        """Drop every message; receivers keep waiting."""
+        """Drop every message, but for what tells of presences; receivers keep waiting."""
         with self._lock:
             for box in self._boxes.values():
-                box.entries.clear()
-                box.diffs = 0
+                box.entries = deque(entry for entry in box.entries if entry.diff_of is not None)
             for queue in self._queues.values():
                 queue.held = 0
 

@@ -107,7 +107,7 @@ REINSERT = f"""
 # Parameters: client, after id, up to id, prefix, client, client, client. First the newest id, with whether the client
 # is registered, and then the log, in one statement and so of one snapshot. A range of the primary key; the payload is
 # the last column, so that rows for others cost no overflow pages. A broadcast is read only where this client has a
-# member, a presence change only where it has somebody who is present or watches.
+# member, a presence change only where it has somebody who is present or watches, or had before a flush.
 READ_LOG = f"""
     SELECT {_LARGEST_ID} AS id,
         EXISTS (SELECT 1 FROM channels_sqlite_process WHERE client = ?) AS kind,
@@ -122,10 +122,10 @@ READ_LOG = f"""
             WHERE membership.prefix = message.prefix AND membership.group_name = message.queue
                 AND membership.client = ?
         ))
-        OR (kind = {Kind.PRESENCE.value} AND EXISTS (
+        OR (kind = {Kind.PRESENCE.value} AND (state = {State.DONE.value} OR EXISTS (
             SELECT 1 FROM channels_sqlite_presence AS presence
             WHERE presence.prefix = message.prefix AND presence.group_name = message.queue AND presence.client = ?
-        ))
+        )))
     )
 """
 # Parameters: time. Walks down the primary key from its end: what is looked for lies there.

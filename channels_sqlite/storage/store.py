@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import time
 
-from channels_sqlite.kinds import Kind
+from channels_sqlite.kinds import Kind, State
 from channels_sqlite.storage.groups import Groups
 from channels_sqlite.storage.messages import Messages
 from channels_sqlite.storage.overview import Overview
 from channels_sqlite.storage.presences import Presences
 from channels_sqlite.storage.readers import Readers
 from channels_sqlite.storage.scheduled import Scheduled
+from channels_sqlite.storage.table import INFINITY_SQL as _NEVER
 from channels_sqlite.storage.task_schedules import TaskSchedules
 from channels_sqlite.storage.tasks import Tasks
 
@@ -41,9 +42,17 @@ FORGET = (
     "DELETE FROM channels_sqlite_listener WHERE client = ?",
     "DELETE FROM channels_sqlite_process WHERE client = ?",
 )
-# Parameters: prefix.
+# Parameters: prefix. What tells of presences stays for those who have not heard it, or the last word, that everybody
+# has left, would not fit what they know; see READ_LOG. It goes by and by, as all that was read does.
 FLUSH = (
-    "DELETE FROM channels_sqlite_message WHERE prefix = ?",
+    f"""
+    DELETE FROM channels_sqlite_message
+    WHERE prefix = ? AND kind <> {Kind.PRESENCE.value}
+        AND NOT (state = {State.WAITING.value} AND expires_at = {_NEVER})
+    """,
+    f"""
+    UPDATE channels_sqlite_message SET state = {State.DONE.value} WHERE prefix = ? AND kind = {Kind.PRESENCE.value}
+    """,
     "DELETE FROM channels_sqlite_membership WHERE prefix = ?",
     "DELETE FROM channels_sqlite_scheduled WHERE prefix = ?",
     "DELETE FROM channels_sqlite_presence WHERE prefix = ?",

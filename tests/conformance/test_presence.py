@@ -429,6 +429,8 @@ async def test_a_flush_ends_it_and_tells_those_who_were_there(make: CallerMaker)
     assert await layer.presence_list("room") == []
     assert await layer.presence_groups("ann") == []
     assert await layer.group_count("room") == 0
+    for channel in (watcher, "normal"):  # what waits for them does still
+        assert await layer.receive(channel) == diff(joins={"ann": ANN})
     for channel in (watcher, ann, "normal"):
         assert await layer.receive(channel) == diff(leaves={"ann": ANN})
     await layer.presence_join("room", "another", "bob", BOB)

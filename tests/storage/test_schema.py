@@ -267,6 +267,7 @@ NOT_PLANNED = {
     "LIST",
     "FLUSH[2]",
     "FLUSH[3]",
+    "FLUSH[4]",
     "SCHEDULE",
     "COUNT_SCHEDULED",
 }
