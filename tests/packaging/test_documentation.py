@@ -219,7 +219,9 @@ def test_the_output_of_channels_status_is_what_the_command_prints(
 
 @pytest.mark.parametrize(
     ("number", "kind"),
-    list(enumerate((LayerStatus, ChannelStatus, GroupStatus, ProcessStatus, QueueStatus, WorkerStatus))),
+    list(
+        enumerate((LayerStatus, ChannelStatus, GroupStatus, ProcessStatus, QueueStatus, WorkerStatus, PresenceStatus))
+    ),
 )
 def test_the_tables_of_fields_have_every_field_of_the_json_in_order(number: int, kind: type[LayerStatus]) -> None:
     documented = [name for row in table(STATUS, "Fields", number) for name in re.findall(r"`(\w+)`", row[0])]
@@ -298,6 +300,7 @@ BENCHMARK = "documentation: test_commands_of_the_benchmarks_are_taken"
 TUTORIAL = "tutorial: test_who_follows_the_tutorial"
 SERVERS = "deployment: test_the_servers_of_the_page_serve_the_chat"
 OF_TASKS = "task_documentation: test_every_block_is_known"
+OF_PRESENCE = "presence_documentation: test_every_block_is_known"
 
 EXERCISED = {
     README: {
@@ -334,6 +337,7 @@ EXERCISED = {
     "docs/index.md": {"pip install channels_sqlite": INSTALLING},
     "docs/migrating.md": {"CHANNEL_LAYERS = {": "readme: test_the_settings_for_coming_from_another_layer"},
     "docs/options.md": {"INSTALLED_APPS = [...": SETTINGS, "python manage.py migrate": "new_project: followed"},
+    "docs/presence.md": {"": OF_PRESENCE},
     "docs/redis.md": {"CHANNEL_LAYERS = {": "readme: test_the_settings_for_redis_make_a_layer"},
     "docs/sending.md": {"# photos/": RUNS_CODE},
     "docs/status.md": {
