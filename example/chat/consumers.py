@@ -1,4 +1,4 @@
-"""The chat's WebSocket consumer: one object per open page."""
+"""The chat's WebSocket consumers: one object per open page."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import json
 import logging
 import os
 import time
-from contextlib import suppress
 
-from channels.exceptions import ChannelFull
 from channels.generic.websocket import AsyncWebsocketConsumer
 from typing_extensions import override
 
@@ -17,20 +15,20 @@ from channels_sqlite.exceptions import ChannelDatabaseError
 from chat.messages import (
     Announced,
     BadFrameError,
+    Changed,
+    Here,
     Join,
-    Joined,
-    Left,
-    Present,
+    People,
     Said,
     ToPage,
     Welcome,
     group_of,
-    newcomer,
+    people_of,
     read_frame,
 )
 from chat.models import Room
 
-__all__ = ["RoomConsumer"]
+__all__ = ["RoomConsumer", "RoomsConsumer"]
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +48,7 @@ class RoomConsumer(DirectDispatch, AsyncWebsocketConsumer):
         """Accept the page and tell it which server process it got. It is in the room once it has said its name."""
         self.room: str = self.scope["url_route"]["kwargs"]["room"]
         self.group = group_of(self.room)
+        self.people = people_of(self.room)
         self.person: Join | None = None
         await self.accept()
         welcome: Welcome = {"type": "welcome", "pid": os.getpid()}
@@ -76,66 +75,42 @@ class RoomConsumer(DirectDispatch, AsyncWebsocketConsumer):
         elif frame["type"] == "say":
             await self._say(self.person, frame["text"])
         else:
-            await self._stay(self.person)
+            # A membership ends after "group_expiry"; this renews it, and the presence with it.
+            await self.group.aadd(self.channel_name)
 
     async def _join(self, person: Join) -> None:
         self.person = person
         await Room.aentered(self.room)
-        await self.group.aadd(self.channel_name)
-        joined: Joined = {
-            "type": "chat.joined",
-            "page": person["page"],
-            "name": person["name"],
-            "answer_to": self.channel_name,
-        }
-        await self.group.asend(joined)
+        # In the room from now on. Another name is a join as well: what the last tab to join says is shown.
+        present = await self.people.ajoin(self.channel_name, key=person["person"], info={"name": person["name"]})
+        here: Here = {"type": "here", "people": {one.key: one.info for one in present}}
+        await self._show(here)
 
     async def _say(self, person: Join, text: str) -> None:
         now_ms = time.time_ns() // 1_000_000
         said: Said = {
             "type": "chat.said",
-            "page": person["page"],
+            "person": person["person"],
             "name": person["name"],
             "text": text,
             "sent_at_ms": now_ms,
         }
         await self.group.asend(said)
 
-    async def _stay(self, person: Join) -> None:
-        # A membership ends after "group_expiry"; a page may stay open for longer.
-        await self.group.aadd(self.channel_name)
-        await self.group.asend(self._presence_of(person))
-
     @override
     async def disconnect(self, code: int) -> None:
-        """Leave the room. Not called when the server process is killed; the pages then miss this one's "here"."""
-        if self.person is None:
-            return
-        left: Left = {"type": "chat.left", "page": self.person["page"], "name": self.person["name"]}
+        """Leave the room. Not called when the server process is killed; the layer notices that by itself."""
         try:
-            await self.group.adiscard(self.channel_name)
-            await self.group.asend(left)
+            await self.people.aleave(self.channel_name)
         except ChannelDatabaseError:
             logger.exception("Room %r: could not say that somebody left", self.room)
 
+    async def presence_diff(self, message: Changed) -> None:
+        """Show who came, left, or has another name."""
+        await self._show(message)
+
     async def chat_said(self, message: Said) -> None:
         """Show what somebody said."""
-        await self._show(message)
-
-    async def chat_joined(self, message: Joined) -> None:
-        """Show who came in, and let the newcomer know of this page."""
-        await self._show(message)
-        if self.person is not None and message["answer_to"] != self.channel_name:
-            # A newcomer whose channel is full learns of this page with its next "here".
-            with suppress(ChannelFull):
-                await newcomer(message["answer_to"]).asend(self._presence_of(self.person))
-
-    async def chat_present(self, message: Present) -> None:
-        """Show who is in the room."""
-        await self._show(message)
-
-    async def chat_left(self, message: Left) -> None:
-        """Show who left."""
         await self._show(message)
 
     async def chat_announced(self, message: Announced) -> None:
@@ -145,6 +120,43 @@ class RoomConsumer(DirectDispatch, AsyncWebsocketConsumer):
     async def _show(self, frame: ToPage) -> None:
         await self.send(text_data=json.dumps(frame))
 
-    @staticmethod
-    def _presence_of(person: Join) -> Present:
-        return {"type": "chat.present", "page": person["page"], "name": person["name"]}
+
+class RoomsConsumer(DirectDispatch, AsyncWebsocketConsumer):
+    """Tells the list of rooms how many people are in each. It watches them and is in none."""
+
+    @override
+    async def connect(self) -> None:
+        """Watch the rooms that the list shows."""
+        self.people: dict[str, set[str]] = {}
+        self.rooms: dict[str, str] = {}
+        await self.accept()
+        try:
+            async for room in Room.latest():
+                people = people_of(room.name)
+                self.rooms[people.name] = room.name
+                self.people[people.name] = {one.key for one in await people.awatch(self.channel_name)}
+                await self._show(people.name)
+        except ChannelDatabaseError:
+            logger.exception("The list of rooms: the channel layer's database failed")
+            await self.close(SERVER_TROUBLE)
+
+    async def presence_diff(self, message: Changed) -> None:
+        """Count who came and who left."""
+        group = message["group"]
+        before = len(self.people[group])
+        self.people[group] = (self.people[group] | message["joins"].keys()) - message["leaves"].keys()
+        if len(self.people[group]) != before:
+            await self._show(group)
+
+    @override
+    async def disconnect(self, code: int) -> None:
+        """Watch no more."""
+        try:
+            for room in self.rooms.values():
+                await people_of(room).aleave(self.channel_name)
+        except ChannelDatabaseError:
+            logger.exception("The list of rooms: could not stop watching")
+
+    async def _show(self, group: str) -> None:
+        frame: People = {"type": "people", "room": self.rooms[group], "count": len(self.people[group])}
+        await self.send(text_data=json.dumps(frame))

@@ -1,75 +1,51 @@
-"""Every message of the chat and its shape: between server processes, from a page, and to a page."""
+"""Every message of the chat and its shape: between server processes, from a page, and to a page; who is in a room."""
 
 from __future__ import annotations
 
 import json
 from typing import Literal, TypedDict
 
-from channels_sqlite import Channel, Group
+from channels_sqlite import Group, Presence
 
 __all__ = [
     "MAX_NAME_LENGTH",
     "MAX_TEXT_LENGTH",
     "Announced",
     "BadFrameError",
+    "Changed",
     "FromPage",
     "Here",
     "InRoom",
     "Join",
-    "Joined",
-    "Left",
-    "Present",
+    "People",
     "Said",
     "Say",
+    "Stay",
     "ToPage",
+    "Visitor",
     "Welcome",
     "group_of",
-    "newcomer",
+    "people_of",
     "read_frame",
 ]
 
 MAX_NAME_LENGTH = 30
 MAX_TEXT_LENGTH = 2000
-MAX_PAGE_ID_LENGTH = 36
+MAX_PERSON_LENGTH = 36
 
 
 # Through the channel layer, from consumer to consumer. "chat.said" is handled by the method chat_said, and so on.
-# ``page`` identifies one open page: it stays the same when that page connects again, so that nobody is shown twice.
+# ``person`` is one browser: it is the same in all its tabs, and stays the same when a page connects again.
 
 
 class Said(TypedDict):
     """Somebody said something."""
 
     type: Literal["chat.said"]
-    page: str
+    person: str
     name: str
     text: str
     sent_at_ms: int
-
-
-class Joined(TypedDict):
-    """Somebody came in, or took another name. The others answer ``Present`` to the channel ``answer_to``."""
-
-    type: Literal["chat.joined"]
-    page: str
-    name: str
-    answer_to: str
-
-
-class Present(TypedDict):
-    """Somebody is in the room."""
-
-    type: Literal["chat.present"]
-    page: str
-    name: str
-
-
-class Left(TypedDict):
-    """Somebody left."""
-
-    type: Literal["chat.left"]
-    page: str
-    name: str
 
 
 class Announced(TypedDict):
@@ -80,7 +56,7 @@ class Announced(TypedDict):
     sent_at_ms: int
 
 
-InRoom = Said | Joined | Present | Left | Announced
+InRoom = Said | Announced
 
 
 def group_of(room: str) -> Group[InRoom]:
@@ -88,9 +64,28 @@ def group_of(room: str) -> Group[InRoom]:
     return Group(f"chat.{room}")
 
 
-def newcomer(channel: str) -> Channel[Present]:
-    """Return the channel of one page, for those who let it know that they are here."""
-    return Channel(channel)
+# Who is in a room. The layer tells consumers of it: the method presence_diff.
+
+
+class Visitor(TypedDict):
+    """What a room shows of a person."""
+
+    name: str
+
+
+class Changed(TypedDict):
+    """Who has come, gone, or taken another name, by person."""
+
+    type: Literal["presence.diff"]
+    group: str
+    joins: dict[str, Visitor]
+    leaves: dict[str, Visitor]
+    updates: dict[str, Visitor]
+
+
+def people_of(room: str) -> Presence[Visitor]:
+    """Return who is in a room: the members of its group, each person once."""
+    return Presence(f"chat.{room}")
 
 
 # From a page to its consumer.
@@ -100,7 +95,7 @@ class Join(TypedDict):
     """The first frame of a page; a later one changes the name."""
 
     type: Literal["join"]
-    page: str
+    person: str
     name: str
 
 
@@ -111,10 +106,10 @@ class Say(TypedDict):
     text: str
 
 
-class Here(TypedDict):
-    """Sent now and then, so that the others know that this page is still open."""
+class Stay(TypedDict):
+    """Sent now and then: a page may stay open for longer than a membership lasts."""
 
-    type: Literal["here"]
+    type: Literal["stay"]
 
 
 # From a consumer to its page.
@@ -127,8 +122,23 @@ class Welcome(TypedDict):
     pid: int
 
 
-FromPage = Join | Say | Here
-ToPage = Welcome | InRoom
+class Here(TypedDict):
+    """Who is in the room as the page comes in, by person. What changes after that comes as ``Changed``."""
+
+    type: Literal["here"]
+    people: dict[str, Visitor]
+
+
+class People(TypedDict):
+    """How many are in one of the rooms that the list of rooms shows."""
+
+    type: Literal["people"]
+    room: str
+    count: int
+
+
+FromPage = Join | Say | Stay
+ToPage = Welcome | Here | Changed | InRoom
 
 
 class BadFrameError(ValueError):
@@ -147,13 +157,13 @@ def read_frame(text: str) -> FromPage:
     if kind == "join":
         return {
             "type": "join",
-            "page": _text(frame, "page", MAX_PAGE_ID_LENGTH),
+            "person": _text(frame, "person", MAX_PERSON_LENGTH),
             "name": _text(frame, "name", MAX_NAME_LENGTH),
         }
     if kind == "say":
         return {"type": "say", "text": _text(frame, "text", MAX_TEXT_LENGTH)}
-    if kind == "here":
-        return {"type": "here"}
+    if kind == "stay":
+        return {"type": "stay"}
     raise BadFrameError("unknown type")
 
 

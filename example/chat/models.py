@@ -11,6 +11,9 @@ from chat.names import MAX_ROOM_LENGTH
 __all__ = ["Room"]
 
 
+ROOMS_SHOWN = 50
+
+
 class Room(models.Model):
     """A room that somebody has entered."""
 
@@ -21,6 +24,11 @@ class Room(models.Model):
     def __str__(self) -> str:
         """Return the room's name."""
         return self.name
+
+    @classmethod
+    def latest(cls) -> models.QuerySet[Room]:
+        """Return the rooms that the list shows, the latest first."""
+        return cls.objects.order_by("-entered_at")[:ROOMS_SHOWN]
 
     @classmethod
     async def aentered(cls, name: str) -> None:

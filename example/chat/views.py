@@ -13,8 +13,6 @@ from chat.models import Room
 
 __all__ = ["announce", "room_list", "room_page"]
 
-ROOMS_SHOWN = 50
-
 
 @require_http_methods(["GET", "POST"])
 def room_list(request: HttpRequest) -> HttpResponse:
@@ -22,8 +20,7 @@ def room_list(request: HttpRequest) -> HttpResponse:
     form = RoomForm(request.POST or None)
     if form.is_valid():
         return redirect("chat:room", room=form.cleaned_data["name"])
-    latest = Room.objects.order_by("-entered_at")[:ROOMS_SHOWN]
-    return render(request, "chat/rooms.html", {"form": form, "rooms": latest})
+    return render(request, "chat/rooms.html", {"form": form, "rooms": Room.latest()})
 
 
 @require_GET

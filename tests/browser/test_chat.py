@@ -123,6 +123,61 @@ def test_everybody_sees_who_is_here(site: Site, visitor: VisitorFactory) -> None
     eve.sees_people("Ann", "Eve (you)")
 
 
+def test_a_person_with_two_tabs_is_here_once_and_leaves_with_the_last(site: Site, visitor: VisitorFactory) -> None:
+    ann = visitor("Ann").enter(site.one.url)
+    bob = visitor("Bob").enter(site.two.url)
+    ann.sees_people("Ann (you)", "Bob")
+    bob.open_another_tab()
+    bob.page.goto(f"{site.two.url}/chat/tea-time/")
+    bob.is_connected()
+    bob.sees_people("Ann", "Bob (you)")
+    bob.say("from the second tab")
+    ann.sees_exactly("from the second tab")
+    ann.sees_people("Ann (you)", "Bob")
+    bob.close_tab()
+    bob.say("from the first tab")
+    ann.sees_exactly("from the second tab", "from the first tab")
+    ann.sees_people("Ann (you)", "Bob")
+    ann.sees_no_event("Bob left")
+    bob.leave()
+    ann.sees_event("Bob left")
+    ann.sees_people("Ann (you)")
+
+
+def test_people_of_a_killed_process_are_gone_within_seconds(site: Site, visitor: VisitorFactory) -> None:
+    ann = visitor("Ann").enter(site.one.url)
+    bob = visitor("Bob").enter(site.two.url)
+    eve = visitor("Eve").enter(site.two.url)
+    for someone in (bob, eve):
+        someone.sees_event("Eve joined" if someone is bob else "You joined")
+    site.one.kill()
+    for someone in (bob, eve):
+        someone.sees_event("Ann left")
+    bob.sees_people("Bob (you)", "Eve")
+    ann.is_disconnected()
+    site.one.start()
+    site.one.wait_ready()
+    ann.is_connected()
+    ann.sees_people("Ann (you)", "Bob", "Eve")
+    bob.sees_event("Ann joined")
+
+
+def test_the_list_of_rooms_shows_how_many_are_in_each(site: Site, visitor: VisitorFactory) -> None:
+    ann = visitor("Ann").enter(site.one.url, "red")
+    bob = visitor("Bob").enter(site.two.url, "blue")
+    eve = visitor("Eve")
+    eve.page.goto(f"{site.two.url}/chat/")
+    eve.sees_room("red", "1 here")
+    eve.sees_room("blue", "1 here")
+    zoe = visitor("Zoe").enter(site.one.url, "blue")
+    eve.sees_room("blue", "2 here")
+    ann.leave()
+    eve.sees_room("red", "")
+    site.one.kill()
+    eve.sees_room("blue", "1 here")
+    bob.sees_event(f"{zoe.name} left")
+
+
 def test_html_is_shown_as_text(site: Site, visitor: VisitorFactory) -> None:
     attack = "<img src=x onerror=\"document.title='broken'\"><script>document.title='broken'</script>"
     ann = visitor("<b>Ann</b>").enter(site.one.url)
@@ -206,8 +261,8 @@ def test_frames_that_no_page_sends_are_refused(site: Site) -> None:
         "[]",
         '{"type": "unknown"}',
         '{"type": "say", "text": "without a name"}',
-        '{"type": "join", "page": "p", "name": "   "}',
-        '{"type": "join", "page": "p", "name": 7}',
+        '{"type": "join", "person": "p", "name": "   "}',
+        '{"type": "join", "person": "p", "name": 7}',
         b"bytes",
     )
     for frame in bad:

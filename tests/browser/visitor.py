@@ -14,6 +14,7 @@ class Visitor:
         width, height = size
         self.name = name
         self.errors: list[str] = []
+        self.tabs: list[Page] = []
         self._context = browser.new_context(
             viewport={"width": width, "height": height}, color_scheme="dark" if dark else "light"
         )
@@ -23,6 +24,17 @@ class Visitor:
 
     def _failed(self, error: Error) -> None:
         self.errors.append(f"{self.name}: {error}")
+
+    def open_another_tab(self) -> None:
+        """Go on in a new tab of the same profile; the one before stays open."""
+        self.tabs.append(self.page)
+        self.page = self._context.new_page()
+        self.page.on("pageerror", self._failed)
+
+    def close_tab(self) -> None:
+        """Close the tab in front, and go on in the one before."""
+        self.page.close()
+        self.page = self.tabs.pop()
 
     def enter(self, url: str, room: str = "tea-time") -> "Visitor":
         """Open a room at a server, give the name, and return when the room has let this page in."""
@@ -61,6 +73,14 @@ class Visitor:
 
     def sees_people(self, *names: str) -> None:
         expect(self.page.locator("#people li > :last-child")).to_have_text(list(names), timeout=DEADLINE_MS)
+
+    def sees_no_event(self, text: str) -> None:
+        """There is none now; call it once something that would come later is there."""
+        expect(self.page.locator(".event", has_text=text)).to_have_count(0, timeout=DEADLINE_MS)
+
+    def sees_room(self, room: str, people: str) -> None:
+        """Return when the list of rooms says how many people are in one."""
+        expect(self.page.locator(f".room-people[data-room={room}]")).to_have_text(people, timeout=DEADLINE_MS)
 
     def sees_announcement(self, text: str) -> None:
         expect(self.page.locator(".announcement p")).to_have_text(text, timeout=DEADLINE_MS)

@@ -1,57 +1,50 @@
-/** Who is in the room, as far as this page has heard. */
-
-// Pages say "here" every 25 seconds, and at least once a minute in the background, where browsers slow timers down.
-const GONE_AFTER_MS = 130_000;
-const LOOK_EVERY_MS = 10_000;
+/** Who is in the room: each person once, in however many tabs. */
 
 export class People {
   #list;
   #count;
-  #ownPage;
-  #people = new Map(); // page id -> {name, heardAt}
+  #own;
+  #people = new Map(); // person -> name
 
-  /** Shows the people in `list` and their number in `count`; `gone(name)` is called for one who was not heard of for long. */
-  constructor(list, count, ownPage, gone) {
+  /** Shows the people in `list` and their number in `count`; `own` is the person in front of this page. */
+  constructor(list, count, own) {
     this.#list = list;
     this.#count = count;
-    this.#ownPage = ownPage;
-    setInterval(() => this.#forgetSilent(gone), LOOK_EVERY_MS);
+    this.#own = own;
   }
 
-  /** Notes that somebody is here. Returns the name by which that page was known until now, or undefined. */
-  heard(page, name) {
-    const before = this.#people.get(page)?.name;
-    this.#people.set(page, { name, heardAt: performance.now() });
-    if (before !== name) this.#show();
+  /** Takes a list as the server has it: person to {name}. Returns the own name until now, or undefined. */
+  set(people) {
+    const before = this.#people.get(this.#own);
+    this.#people = new Map(Object.entries(people).map(([person, { name }]) => [person, name]));
+    this.#show();
     return before;
   }
 
-  left(page) {
-    if (this.#people.delete(page)) this.#show();
-  }
-
-  /** After a lost connection nothing is known; the others will answer. */
-  clear() {
-    this.#people.clear();
+  /** Applies a change of that list. Calls `event` with a line about each. */
+  change({ joins, leaves, updates }, event) {
+    for (const [person, { name }] of Object.entries(leaves)) {
+      this.#people.delete(person);
+      event(`${name} left`);
+    }
+    for (const [person, { name }] of Object.entries(joins)) {
+      this.#people.set(person, name);
+      event(`${name} joined`);
+    }
+    for (const [person, { name }] of Object.entries(updates)) {
+      event(`${this.#people.get(person)} is now called ${name}`);
+      this.#people.set(person, name);
+    }
     this.#show();
   }
 
-  #forgetSilent(gone) {
-    const oldest = performance.now() - GONE_AFTER_MS;
-    for (const [page, { name, heardAt }] of this.#people) {
-      if (page === this.#ownPage || heardAt >= oldest) continue;
-      this.left(page);
-      gone(name);
-    }
-  }
-
   #show() {
-    const sorted = [...this.#people].sort(([, one], [, other]) => one.name.localeCompare(other.name));
+    const sorted = [...this.#people].sort(([, one], [, other]) => one.localeCompare(other));
     this.#count.textContent = String(sorted.length);
     this.#list.replaceChildren(
-      ...sorted.map(([page, { name }]) => {
+      ...sorted.map(([person, name]) => {
         const label = document.createElement("span");
-        label.textContent = page === this.#ownPage ? `${name} (you)` : name;
+        label.textContent = person === this.#own ? `${name} (you)` : name;
         const item = document.createElement("li");
         item.append(face(name), label);
         return item;

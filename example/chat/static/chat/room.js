@@ -4,28 +4,27 @@ import { ReconnectingSocket } from "../site/reconnecting-socket.js";
 import { People } from "./people.js";
 import { Transcript } from "./transcript.js";
 
-const HERE_EVERY_MS = 25_000;
+const STAY_EVERY_MS = 3_600_000; // a membership lasts for a day
 const NAME_KEY = "chat-name";
+const PERSON_KEY = "chat-person";
 
 const find = (id) => document.getElementById(id);
 const room = find("room").dataset.room;
-// Tells this open page from all others, also after it had to connect again.
-const page = crypto.randomUUID();
+// The same in all tabs of this browser: whoever has several of them open is in the room once.
+const person = localStorage.getItem(PERSON_KEY) ?? crypto.randomUUID();
+localStorage.setItem(PERSON_KEY, person);
 let ownName = localStorage.getItem(NAME_KEY) ?? "";
 
 const transcript = new Transcript({
   scroller: find("transcript"),
   list: find("messages"),
   empty: find("empty"),
-  ownPage: page,
+  own: person,
 });
-const people = new People(find("people"), find("people-count"), page, (name) => transcript.event(`${name} is gone`));
+const people = new People(find("people"), find("people-count"), person);
 
 const socket = new ReconnectingSocket(`/ws/chat/${room}/`, {
-  opened() {
-    people.clear();
-    join();
-  },
+  opened: join,
   frame(frame) {
     show[frame.type]?.(frame);
   },
@@ -39,22 +38,17 @@ const show = {
   welcome({ pid }) {
     find("connected-to").textContent = String(pid);
   },
+  here({ people: present }) {
+    const before = people.set(present);
+    setStatus("open", "Connected");
+    if (before === undefined) transcript.event("You joined");
+    else if (before !== present[person].name) transcript.event(`${before} is now called ${present[person].name}`);
+  },
+  "presence.diff"(changed) {
+    people.change(changed, (line) => transcript.event(line));
+  },
   "chat.said"(said) {
-    people.heard(said.page, said.name);
     transcript.said(said);
-  },
-  "chat.joined"({ page: joined, name }) {
-    const before = people.heard(joined, name);
-    if (joined === page) setStatus("open", "Connected");
-    if (before === undefined) transcript.event(joined === page ? "You joined" : `${name} joined`);
-    else if (before !== name) transcript.event(`${before} is now called ${name}`);
-  },
-  "chat.present"({ page: present, name }) {
-    people.heard(present, name);
-  },
-  "chat.left"({ page: left, name }) {
-    people.left(left);
-    transcript.event(`${name} left`);
   },
   "chat.announced"(announced) {
     transcript.announced(announced);
@@ -62,7 +56,7 @@ const show = {
 };
 
 function join() {
-  socket.send({ type: "join", page, name: ownName });
+  socket.send({ type: "join", person, name: ownName });
 }
 
 function setStatus(state, text) {
@@ -81,7 +75,7 @@ function enter() {
   find("own-name").textContent = ownName;
   setStatus("waiting", "Connecting");
   socket.connect();
-  setInterval(() => socket.send({ type: "here" }), HERE_EVERY_MS);
+  setInterval(() => socket.send({ type: "stay" }), STAY_EVERY_MS);
 }
 
 find("name-form").addEventListener("submit", (event) => {

@@ -10,26 +10,26 @@ export class Transcript {
   #scroller;
   #list;
   #empty;
-  #ownPage;
+  #own;
 
   /** Lines go into `list`, inside `scroller`; `empty` is hidden once somebody has said something. */
-  constructor({ scroller, list, empty, ownPage }) {
+  constructor({ scroller, list, empty, own }) {
     this.#scroller = scroller;
     this.#list = list;
     this.#empty = empty;
-    this.#ownPage = ownPage;
+    this.#own = own;
     // A phone's keyboard makes the window smaller: stay with the latest line.
     new ResizeObserver(() => this.#toEnd()).observe(scroller);
   }
 
-  said({ page, name, text, sent_at_ms: sentAtMs }) {
-    const own = page === this.#ownPage;
+  said({ person, name, text, sent_at_ms: sentAtMs }) {
+    const own = person === this.#own;
     const line = element("li", "message");
-    line.dataset.page = page;
+    line.dataset.person = person;
     line.style.setProperty("--hue", hueOf(name));
     line.classList.toggle("own", own);
     const previous = this.#list.lastElementChild;
-    line.classList.toggle("more", previous?.dataset.page === page && previous.dataset.name === name);
+    line.classList.toggle("more", previous?.dataset.person === person && previous.dataset.name === name);
     line.dataset.name = name;
 
     const byline = element("span", "byline");
