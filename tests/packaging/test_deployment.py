@@ -15,7 +15,7 @@ from websockets.sync.client import connect
 from tests.django.project import Project, start_project
 from tests.packaging.pages import blocks, page
 from tests.settings import RUN_FOLDER
-from tests.support.programs import HOST, Started, family, free_port, listens
+from tests.support.programs import HOST, Started, family, free_port, listens, runs
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.processes
@@ -98,7 +98,7 @@ def test_the_servers_of_the_page_serve_the_chat(project: Project, started: Start
     processes = family(program)
     program.process.terminate()
     assert program.wait(DEADLINE_S) in (0, -signal.SIGTERM), program.output
-    eventually(lambda: not [one for one in processes if one.is_running() and one.status() != "zombie"], DEADLINE_S)
+    eventually(lambda: not any(map(runs, processes)), DEADLINE_S, what="no process left")
 
 
 def test_the_unit_for_systemd_starts_a_server_of_the_page() -> None:
