@@ -202,7 +202,8 @@ async def test_a_large_wal_is_brought_in_and_emptied(make_layer: LayerFactory, d
     for number in range(LARGE_MESSAGES):
         await layer.send("jobs", {"n": number, "data": LARGE})
     await aeventually(lambda: wal_bytes(database) < 1_000_000, 60)  # a disk may be slow
-    assert database.path.stat().st_size > LARGE_MESSAGES * len(LARGE)
+    # All but what the WAL may have: the checkpoint can come before the last message.
+    assert database.path.stat().st_size > LARGE_MESSAGES * len(LARGE) - 1_000_000
     assert (await receive(layer, "jobs"))["n"] == 0
 
 
