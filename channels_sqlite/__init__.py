@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from channels_sqlite.handles import Channel, Group, Presence
+    from channels_sqlite.histories import History, HistoryEntry
     from channels_sqlite.layers import SqliteChannelLayer
     from channels_sqlite.present import Present
     from channels_sqlite.sync import SyncChannelLayer, get_sync_channel_layer
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Channel",
     "Group",
+    "History",
+    "HistoryEntry",
     "Presence",
     "Present",
     "SyncChannelLayer",
@@ -35,6 +38,8 @@ _HOMES = {
     "Group": "channels_sqlite.handles",
     "Presence": "channels_sqlite.handles",
     "Present": "channels_sqlite.present",
+    "History": "channels_sqlite.histories",
+    "HistoryEntry": "channels_sqlite.histories",
     "SyncChannelLayer": "channels_sqlite.sync",
     "get_sync_channel_layer": "channels_sqlite.sync",
 }

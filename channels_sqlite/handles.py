@@ -20,6 +20,7 @@ from django.db import DEFAULT_DB_ALIAS
 
 from channels_sqlite import names
 from channels_sqlite.exceptions import LayerClosedError
+from channels_sqlite.histories import History
 from channels_sqlite.layers import SqliteChannelLayer
 from channels_sqlite.present import Present
 from channels_sqlite.sync import SyncChannelLayer, get_sync_channel_layer
@@ -131,15 +132,27 @@ class Group(Generic[M]):
     def __post_init__(self) -> None:
         names.require_group_name(self.name)
 
-    def send(self, message: M, *, exclude: str | Collection[str] | None = None, expiry: float | None = None) -> None:
+    def send(
+        self,
+        message: M,
+        *,
+        exclude: str | Collection[str] | None = None,
+        expiry: float | None = None,
+        history: bool = True,
+    ) -> None:
         """Send `message` to all members but those excluded; see `SyncChannelLayer.group_send`."""
-        _sync(self.layer).group_send(self.name, message, exclude=exclude, expiry=expiry)
+        _sync(self.layer).group_send(self.name, message, exclude=exclude, expiry=expiry, history=history)
 
     async def asend(
-        self, message: M, *, exclude: str | Collection[str] | None = None, expiry: float | None = None
+        self,
+        message: M,
+        *,
+        exclude: str | Collection[str] | None = None,
+        expiry: float | None = None,
+        history: bool = True,
     ) -> None:
         """Send `message` to all members but those excluded; see `SqliteChannelLayer.group_send`."""
-        await _async(self.layer).group_send(self.name, message, exclude=exclude, expiry=expiry)
+        await _async(self.layer).group_send(self.name, message, exclude=exclude, expiry=expiry, history=history)
 
     def send_on_commit(
         self,
@@ -147,22 +160,35 @@ class Group(Generic[M]):
         *,
         exclude: str | Collection[str] | None = None,
         expiry: float | None = None,
+        history: bool = True,
         using: str = DEFAULT_DB_ALIAS,
     ) -> None:
         """Send `message` once the transaction on `using` commits; see `SyncChannelLayer.send_on_commit`."""
-        _sync(self.layer).group_send_on_commit(self.name, message, exclude=exclude, expiry=expiry, using=using)
+        _sync(self.layer).group_send_on_commit(
+            self.name, message, exclude=exclude, expiry=expiry, history=history, using=using
+        )
 
     def send_many(
-        self, messages: Sequence[M], *, exclude: str | Collection[str] | None = None, expiry: float | None = None
+        self,
+        messages: Sequence[M],
+        *,
+        exclude: str | Collection[str] | None = None,
+        expiry: float | None = None,
+        history: bool = True,
     ) -> None:
         """Send `messages` in one transaction (one by one over other layers); see `SyncChannelLayer.group_send_many`."""
-        _sync(self.layer).group_send_many(self.name, messages, exclude=exclude, expiry=expiry)
+        _sync(self.layer).group_send_many(self.name, messages, exclude=exclude, expiry=expiry, history=history)
 
     async def asend_many(
-        self, messages: Sequence[M], *, exclude: str | Collection[str] | None = None, expiry: float | None = None
+        self,
+        messages: Sequence[M],
+        *,
+        exclude: str | Collection[str] | None = None,
+        expiry: float | None = None,
+        history: bool = True,
     ) -> None:
         """Send `messages` in one transaction (one by one over others); see `SqliteChannelLayer.group_send_many`."""
-        await _async(self.layer).group_send_many(self.name, messages, exclude=exclude, expiry=expiry)
+        await _async(self.layer).group_send_many(self.name, messages, exclude=exclude, expiry=expiry, history=history)
 
     def send_later(
         self,
@@ -172,10 +198,11 @@ class Group(Generic[M]):
         at: datetime | None = None,
         exclude: str | Collection[str] | None = None,
         expiry: float | None = None,
+        history: bool = True,
     ) -> str:
         """Send `message` to the members that there will be; see `SyncChannelLayer.group_send_later`."""
         return _sync(self.layer).group_send_later(
-            self.name, message, delay=delay, at=at, exclude=exclude, expiry=expiry
+            self.name, message, delay=delay, at=at, exclude=exclude, expiry=expiry, history=history
         )
 
     async def asend_later(
@@ -186,10 +213,11 @@ class Group(Generic[M]):
         at: datetime | None = None,
         exclude: str | Collection[str] | None = None,
         expiry: float | None = None,
+        history: bool = True,
     ) -> str:
         """Send `message` to the members that there will be; see `SqliteChannelLayer.group_send_later`."""
         return await _async(self.layer).group_send_later(
-            self.name, message, delay=delay, at=at, exclude=exclude, expiry=expiry
+            self.name, message, delay=delay, at=at, exclude=exclude, expiry=expiry, history=history
         )
 
     def cancel(self, ticket: str) -> bool:
@@ -215,6 +243,22 @@ class Group(Generic[M]):
     async def adiscard(self, channel: str) -> None:
         """End the membership of `channel`, if there is one."""
         await _async(self.layer).group_discard(self.name, channel)
+
+    def subscribe(self, channel: str, *, since: object = None, last: int | None = None) -> History[M]:
+        """Make `channel` a member and return what the group was sent; see `SyncChannelLayer.group_subscribe`."""
+        return cast("History[M]", _sync(self.layer).group_subscribe(self.name, channel, since=since, last=last))
+
+    async def asubscribe(self, channel: str, *, since: object = None, last: int | None = None) -> History[M]:
+        """Make `channel` a member and return what the group was sent; see `SqliteChannelLayer.group_subscribe`."""
+        return cast("History[M]", await _async(self.layer).group_subscribe(self.name, channel, since=since, last=last))
+
+    def history(self, *, since: object = None, last: int | None = None) -> History[M]:
+        """Return what the group was sent; see `SyncChannelLayer.group_history`."""
+        return cast("History[M]", _sync(self.layer).group_history(self.name, since=since, last=last))
+
+    async def ahistory(self, *, since: object = None, last: int | None = None) -> History[M]:
+        """Return what the group was sent; see `SqliteChannelLayer.group_history`."""
+        return cast("History[M]", await _async(self.layer).group_history(self.name, since=since, last=last))
 
     def channels(self) -> list[str]:
         """Return the names of the members, sorted; NotImplementedError over layers that cannot tell."""

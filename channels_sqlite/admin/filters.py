@@ -17,7 +17,7 @@ from django.db.models import Count, Max, Q, QuerySet
 from django.http import HttpRequest
 
 from channels_sqlite.channel_layers import layer_aliases, our_entries
-from channels_sqlite.kinds import State
+from channels_sqlite.kinds import Kind, State
 from channels_sqlite.models import Membership, Message, Presence, Process, Scheduled
 from channels_sqlite.options import Options
 from channels_sqlite.task_models import QueuedTask
@@ -249,6 +249,7 @@ class StateFilter(admin.SimpleListFilter):
             ("read", "read"),
             ("done", "read or expired"),
             ("sent", "sent to a process or a group"),
+            ("kept", "kept of a group with history"),
         ]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
@@ -257,9 +258,10 @@ class StateFilter(admin.SimpleListFilter):
         conditions = {
             "waiting": Q(state=State.WAITING, expires_at__gt=now),
             "expired": Q(state=State.WAITING, expires_at__lte=now),
-            "read": Q(state=State.DONE, expires_at__gt=now),
-            "done": Q(state=State.DONE, expires_at__lte=now),
-            "sent": Q(state=State.LOGGED),
+            "read": Q(kind=Kind.NORMAL, state=State.DONE, expires_at__gt=now),
+            "done": Q(kind=Kind.NORMAL, state=State.DONE, expires_at__lte=now),
+            "sent": Q(state=State.LOGGED) | Q(kind=Kind.KEPT),
+            "kept": Q(kind=Kind.KEPT, state=State.LOGGED),
         }
         return queryset.filter(conditions.get(self.value() or "", Q()))
 

@@ -101,6 +101,8 @@ def state_in_words(message: Row, now: float) -> str:
         if message.state == State.WAITING:
             return "expired" if expired else "waiting"
         return "read or expired" if expired else "read"
+    if message.kind == Kind.KEPT:
+        return "kept" if message.state == State.LOGGED else "no longer kept"
     if message.kind != Kind.SPECIFIC:
         return "sent"
     if message.cursor is None:
@@ -236,7 +238,7 @@ class MessageAdmin(PayloadAdmin):
     @admin.display(description="channel or group")
     def channel(self, row: Row) -> str:
         """Return the full name that the message was sent to, and to which members of a group it was not."""
-        if row.kind == Kind.GROUP:
+        if row.kind in (Kind.GROUP, Kind.KEPT):
             return row.queue + (f" without {row.local}" if row.local else "")
         if row.kind != Kind.SPECIFIC:
             return row.queue

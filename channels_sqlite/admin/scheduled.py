@@ -19,6 +19,7 @@ from channels_sqlite.admin.filters import (
     newest_id,
 )
 from channels_sqlite.admin.pages import PayloadAdmin, away, breakable, clock, with_sizes
+from channels_sqlite.kinds import Kind
 from channels_sqlite.models import Scheduled
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class ScheduledAdmin(PayloadAdmin):
         "channel",
         "kind_in_words",
         "without",
+        "keeps",
         "scheduled",
         "due",
         "state_in_words",
@@ -66,6 +68,11 @@ class ScheduledAdmin(PayloadAdmin):
     def without(self, row: Planned) -> str | None:
         """Return the members of a group that will not get it."""
         return row.excluded or None
+
+    @admin.display(description="kept by a group with history", boolean=True)
+    def keeps(self, row: Planned) -> bool | None:
+        """Return whether a group with history will keep the message; None for a channel."""
+        return row.history if row.kind == Kind.GROUP else None
 
     @admin.display(description="scheduled")
     def scheduled(self, row: Planned) -> str:

@@ -6,6 +6,7 @@ __all__ = [
     "ALIAS_MISSING",
     "BACKEND_MISSING",
     "DEFAULT_USED",
+    "HISTORY_OF_NOTHING",
     "IMPOSSIBLE_VALUE",
     "IN_MEMORY",
     "NETWORK_FILE_SYSTEM",
@@ -56,6 +57,7 @@ NOT_WAL = "channels_sqlite.W007"
 NETWORK_FILE_SYSTEM = "channels_sqlite.W008"
 WAKE_FOLDER_ELSEWHERE = "channels_sqlite.W009"
 SIDE_FILE_UNUSABLE = "channels_sqlite.W010"
+HISTORY_OF_NOTHING = "channels_sqlite.W011"
 
 WAL_RESET_BUG = "channels_sqlite.I001"
 NOT_WAL_YET = "channels_sqlite.I002"

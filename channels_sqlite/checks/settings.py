@@ -5,7 +5,8 @@ What needs the database is in `checks.database`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 
 from django.apps import AppConfig, apps
 from django.core.checks import CheckMessage, Error, Warning  # noqa: A004  # Django's names
@@ -25,6 +26,8 @@ __all__ = ["check_settings"]
 
 ROUTER_PATH = "channels_sqlite.db_routers.ChannelsRouter"
 BACKEND_PATH = "channels_sqlite.layers.SqliteChannelLayer"
+GLOB_SYNTAX = re.compile(r"\[!?\]?[^\]]*\]|[*?]")
+NAMES_OF_GROUPS = re.compile(r"[a-zA-Z0-9\-_.]*")
 TEST_DATABASE_PREFIX = "file:memorydb_"  # what Django's test runner calls a database in memory
 
 # What Django reads in OPTIONS alone, and ignores beside it; the rest are arguments of sqlite3.connect.
@@ -101,6 +104,7 @@ def _check_config(entry: LayerEntry) -> Iterator[CheckMessage]:
             )
     if not faults:
         yield from _check_encryption(entry)
+        yield from _check_history(entry)
 
 
 def _check_encryption(entry: LayerEntry) -> Iterator[CheckMessage]:
@@ -114,6 +118,19 @@ def _check_encryption(entry: LayerEntry) -> Iterator[CheckMessage]:
             obj=entry.setting,
             id=ids.NO_ENCRYPTION,
         )
+
+
+def _check_history(entry: LayerEntry) -> Iterator[CheckMessage]:
+    patterns = entry.config.get("history") or {}
+    for pattern in patterns if isinstance(patterns, Mapping) else ():
+        if isinstance(pattern, str) and not NAMES_OF_GROUPS.fullmatch(GLOB_SYNTAX.sub("", pattern)):
+            yield Warning(
+                f"CONFIG's 'history' has the pattern {pattern!r}, which matches no group: names of groups have ASCII "
+                f"letters, digits, hyphens, underscores and periods.",
+                hint=f'Correct the pattern in {entry.setting}["CONFIG"]["history"], or remove it.',
+                obj=entry.setting,
+                id=ids.HISTORY_OF_NOTHING,
+            )
 
 
 def _check_prefixes(ours: Sequence[LayerEntry]) -> Iterator[CheckMessage]:

@@ -43,12 +43,15 @@ class Attendance:
 
     # Memberships
 
-    def add(self, group: str, channel: str) -> Callable[[Transaction], None]:
-        """Make `channel` a member, for what is sent from now on, or renew its membership, and so its presence."""
+    def add(self, group: str, channel: str, withdrawn_from: int | None = None) -> Callable[[Transaction], None]:
+        """Make `channel` a member, for what is sent from now on, or renew its membership, and so its presence.
+
+        `withdrawn_from`: the id from which on its history was read, which must not reach the channel any more.
+        """
 
         def apply(transaction: Transaction) -> None:
             if not self._join(transaction, group, channel):
-                self._notices.tell_of(transaction, group, names.client_of(channel), channel)
+                self._notices.tell_of(transaction, group, names.client_of(channel), channel, withdrawn_from)
 
         return apply
 

@@ -24,6 +24,7 @@ from channels_sqlite import names
 from channels_sqlite.concurrency.gate import Gate
 from channels_sqlite.concurrency.reentry import exclusive
 from channels_sqlite.delivery.entries import claimed
+from channels_sqlite.delivery.epochs import Epochs, copy_of
 from channels_sqlite.delivery.mailbox import Entry
 from channels_sqlite.delivery.mailboxes import Mailboxes, Taken
 from channels_sqlite.delivery.reader import Reader
@@ -32,6 +33,7 @@ from channels_sqlite.reports import Reports
 from channels_sqlite.storage.connections import Connections
 from channels_sqlite.storage.messages import ClaimedRow
 from channels_sqlite.storage.outbox import Outbox
+from channels_sqlite.storage.store import Store
 from channels_sqlite.storage.transactions import GivenUpError, Transaction, Write
 
 __all__ = ["Claims"]
@@ -41,7 +43,15 @@ class Claims:
     """What one process claims from normal channels."""
 
     def __init__(
-        self, client: str, outbox: Outbox, boxes: Mailboxes, reader: Reader, reports: Reports, *, delete: bool
+        self,
+        client: str,
+        outbox: Outbox,
+        boxes: Mailboxes,
+        reader: Reader,
+        reports: Reports,
+        *,
+        epochs: Epochs,
+        delete: bool,
     ) -> None:
         """`delete`: claimed rows are not kept."""
         self._client = client
@@ -49,6 +59,7 @@ class Claims:
         self._boxes = boxes
         self._reader = reader
         self._reports = reports
+        self._epochs = epochs
         self._delete = delete
         self._lock = threading.Lock()  # guards all that follows; nothing is waited for inside
         self._closed = False  # no thread waits here any more
@@ -106,13 +117,21 @@ class Claims:
 
         def claim(transaction: Transaction) -> None:
             rows, more = transaction.store.claim(channel, now=transaction.now, limit=count, delete=self._delete)
+            entries = [self._entry(transaction.store, row) for row in rows]
             # In the order of the commits, so that two claims on two threads cannot swap their messages.
-            transaction.after_commit.append(lambda: self._arrived(channel, count, rows, more=more))
+            transaction.after_commit.append(lambda: self._arrived(channel, count, entries, more=more))
 
         self._outbox.post(claim, lambda write: self._claimed(channel, count, write))
 
-    def _arrived(self, channel: str, asked: int, rows: Sequence[ClaimedRow], *, more: bool) -> None:
-        self._boxes.arrived(channel, asked, map(claimed, rows))
+    def _entry(self, store: Store, row: ClaimedRow) -> Entry:
+        entry = claimed(row)
+        local = row[-1]
+        if local is not None and entry.diff_of is None:
+            entry.position = self._epochs.position_of_copy(store, local)
+        return entry
+
+    def _arrived(self, channel: str, asked: int, entries: Sequence[Entry], *, more: bool) -> None:
+        self._boxes.arrived(channel, asked, entries)
         if more:
             self._plentiful.add(channel)
         else:
@@ -137,9 +156,10 @@ class Claims:
     def _unclaim(self, channel: str, entries: Sequence[Entry]) -> Callable[[Transaction], None]:
         def unclaim(transaction: Transaction) -> None:
             left = [entry for entry in entries if _is_wanted(transaction, channel, entry)]
-            rows = [(entry.id, entry.expires_at, entry.payload) for entry in left]
-            groups = {entry.id: entry.diff_of for entry in left if entry.diff_of is not None}
-            transaction.store.unclaim(channel, rows, now=transaction.now, deleted=self._delete, groups=groups)
+            rows = [
+                (entry.id, entry.expires_at, entry.payload, entry.diff_of or copy_of(entry.position)) for entry in left
+            ]
+            transaction.store.unclaim(channel, rows, now=transaction.now, deleted=self._delete)
             transaction.wake.update(transaction.store.listeners(channel))
 
         return unclaim
@@ -208,7 +228,7 @@ class Claims:
         for channel in channels:
             rows, _ = transaction.store.claim(channel, now=transaction.now, limit=1, delete=self._delete)
             if rows:
-                return channel, claimed(rows[0])
+                return channel, self._entry(transaction.store, rows[0])
         return None
 
     # Closing

@@ -20,7 +20,7 @@ def diff_entry(row_id: int, group: str, payload: bytes, lapses_at: float = math.
 
 def claimed(row: ClaimedRow) -> Entry:
     """Return the entry of what was claimed from a normal channel."""
-    row_id, expires_at, payload = row
+    row_id, expires_at, payload, _ = row
     if expires_at == NEVER:
         return diff_entry(row_id, diffs.group_of(payload), payload)
     return Entry(row_id, expires_at, payload)

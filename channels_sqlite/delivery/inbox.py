@@ -17,6 +17,7 @@ from channels_sqlite.delivery.attendance import Attendance, Here
 from channels_sqlite.delivery.audience import Audience
 from channels_sqlite.delivery.claims import Claims
 from channels_sqlite.delivery.departures import Departures
+from channels_sqlite.delivery.epochs import Epochs
 from channels_sqlite.delivery.log import Log
 from channels_sqlite.delivery.mailbox import Waiter
 from channels_sqlite.delivery.mailboxes import Mailboxes, Taken
@@ -57,6 +58,7 @@ class Inbox:
         self.boxes = Mailboxes(options, reports.counters)
         self.members = Members(self.boxes)
         self.audience = Audience(self.boxes, self.members)
+        self.epochs = Epochs()
         self.log = Log(
             client,
             database,
@@ -65,9 +67,18 @@ class Inbox:
             boxes=self.boxes,
             members=self.members,
             audience=self.audience,
+            epochs=self.epochs,
             reports=reports,
         )
-        self.claims = Claims(client, outbox, self.boxes, self.reader, reports, delete=options.message_retention == 0)
+        self.claims = Claims(
+            client,
+            outbox,
+            self.boxes,
+            self.reader,
+            reports,
+            epochs=self.epochs,
+            delete=options.message_retention == 0,
+        )
         self.progress = Progress(client, outbox, self.boxes)
         here = Here(self.boxes, self.members, self.audience)
         self.notices = Notices(client, options, self.log)
@@ -118,6 +129,7 @@ class Inbox:
 
     def abandon(self) -> None:
         """In a forked child: threads of the parent may hold the locks for ever."""
+        self.epochs.given.abandon()
         self.claims.abandon()
         self.members.abandon()
         self.audience.abandon()

@@ -34,14 +34,26 @@ class Notices:
         """
         return bool(client) and client == self._client and not transaction.in_users_block
 
-    def tell_of(self, transaction: Transaction, group: str, client: str, channel: str) -> None:
-        """Say in the log that a channel's place in a group has changed: of another process, or in the user's block."""
+    def tell_of(
+        self, transaction: Transaction, group: str, client: str, channel: str, withdrawn_from: int | None = None
+    ) -> None:
+        """Say in the log that a channel's place in a group has changed: of another process, or in the user's block.
+
+        `withdrawn_from`: the id from which on the group's history was read for it.
+        """
         name = channel.encode()
+        local = None if withdrawn_from is None else str(withdrawn_from)
         expires_at = transaction.now + self._options.expiry
         transaction.newest = transaction.store.insert(
-            Kind.MEMBERSHIP, group, name, client=client, created_at=transaction.now, expires_at=expires_at
+            Kind.MEMBERSHIP,
+            group,
+            name,
+            local=local,
+            client=client,
+            created_at=transaction.now,
+            expires_at=expires_at,
         )
         if client == self._client:
-            self.note_own(transaction, LogRow(transaction.newest, Kind.MEMBERSHIP, group, None, expires_at, name))
+            self.note_own(transaction, LogRow(transaction.newest, Kind.MEMBERSHIP, group, local, expires_at, name))
         else:
             transaction.wake.add(client)

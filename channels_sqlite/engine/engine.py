@@ -23,6 +23,7 @@ from channels_sqlite.concurrency import endings, forks
 from channels_sqlite.concurrency.background import BackgroundThread
 from channels_sqlite.concurrency.reentry import exclusive
 from channels_sqlite.counters import Counters
+from channels_sqlite.delivery.history import Histories
 from channels_sqlite.delivery.inbox import Inbox
 from channels_sqlite.delivery.operations import Operations
 from channels_sqlite.delivery.schedule import Schedule
@@ -36,6 +37,7 @@ from channels_sqlite.options import Options
 from channels_sqlite.reports import Reports
 from channels_sqlite.storage.connections import OpenDatabase, Opened
 from channels_sqlite.storage.outbox import Outbox
+from channels_sqlite.storage.store import Store
 from channels_sqlite.storage.transactions import Transaction
 from channels_sqlite.waking.wakeups import Wakeups
 from channels_sqlite.waking.watches import Watches
@@ -68,6 +70,9 @@ class Engine:
         )
         self.operations = Operations(self.client, options, self.inbox, self.wakeups, self.reports)
         self.schedule = Schedule(self.operations, self.reports)
+        self.histories = Histories(
+            self.client, options, codec, inbox=self.inbox, operations=self.operations, reports=self.reports
+        )
         self._due_messages = DueMessages(
             self.client,
             self.schedule,
@@ -137,6 +142,10 @@ class Engine:
         if not self.can_receive():
             self._background.call(self._register_in_thread, give_up)
         return self.can_receive()
+
+    async def read_aside(self, query: Callable[[Store], T]) -> T:
+        """Return what `query` reads, which is never None, in the background thread; errors as `Reader.read`."""
+        return await self._background.acall(lambda: self.inbox.reader.read(query))
 
     def bury_the_dead_blocking(self) -> None:
         """Clear up after dead processes now, without waiting for the next round; for a thread without an event loop."""
@@ -252,6 +261,7 @@ class Engine:
             self._attempt("keeping the registration", self._registration.keep_up)
         self._attempt("housekeeping", self._housekeeping.run)
         self._attempt("closing unused sockets", self.wakeups.forget_gone)
+        self._attempt("keeping the note of ids", self.inbox.epochs.given.keep)
         self._seat.note()
         busy = self.outbox.commits != self._commits_seen
         self._commits_seen = self.outbox.commits
@@ -318,6 +328,7 @@ class Engine:
             self._seat.leave,
             self.watches.stop,
             self.wakeups.close,
+            self.inbox.epochs.given.close,
             self.database.close,
         )
         for step in steps:

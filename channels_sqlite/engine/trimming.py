@@ -121,7 +121,8 @@ class Trimming:
                 kept_from = row_id
                 looked_at += 1
                 # It lives longer than rows are kept, or a process that is suspended has not read it.
-                if (expires_at > now and state != State.DONE) or (kind in TOLD and row_id > lowest):
+                is_live = expires_at > now and (state != State.DONE or kind == Kind.KEPT)
+                if is_live or (kind in TOLD and row_id > lowest):
                     self._passed_over = True
                     continue
                 old.append(row_id)

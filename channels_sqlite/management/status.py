@@ -37,10 +37,11 @@ class ChannelStatus:
 
 @dataclass(frozen=True)
 class GroupStatus:
-    """A group and the number of its members."""
+    """A group that has members, or of which something is kept."""
 
     name: str
     members: int
+    kept: int  # messages of its history
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,8 @@ def _look(alias: str, options: Options, raw: sqlite3.Connection) -> LayerStatus:
         for name, waiting, created_at in (*store.waiting_channels(now), *store.unread_queues(now))
     ]
     processes = _processes(store, options.prefix, path, now)
-    groups = [GroupStatus(name, members) for name, members in store.group_sizes(now)]
+    members, kept = dict(store.group_sizes(now)), store.kept_counts()
+    groups = [GroupStatus(name, members.get(name, 0), kept.get(name, 0)) for name in {**members, **kept}]
     presences = [PresenceStatus(*row) for row in store.attendances()]
     return LayerStatus(
         alias=alias,
@@ -155,7 +157,7 @@ def _look(alias: str, options: Options, raw: sqlite3.Connection) -> LayerStatus:
         database_bytes=_size(path) if path else space.pages * space.page_bytes,
         wal_bytes=_size(f"{path}-wal") if path else 0,
         channels=tuple(sorted(channels, key=lambda channel: (-channel.waiting, channel.name))),
-        groups=tuple(sorted(groups, key=lambda group: (-group.members, group.name))),
+        groups=tuple(sorted(groups, key=lambda group: (-group.members, -group.kept, group.name))),
         processes=processes,
         counters=total(process.counters for process in processes if process.counters is not None),
         queues=_queues(store, now),

@@ -89,8 +89,11 @@ def _channels(status: LayerStatus, earlier: Earlier | None, most: int | None) ->
 def _groups(status: LayerStatus, most: int | None) -> list[str]:
     if not status.groups:
         return ["  No groups."]
-    rows = [(group.name, f"{group.members:,}") for group in status.groups[:most]]
-    return _table("Groups", ["members"], rows, len(status.groups))
+    keeps = any(group.kept for group in status.groups)
+    rows = [
+        (group.name, f"{group.members:,}", *([f"{group.kept:,}"] if keeps else [])) for group in status.groups[:most]
+    ]
+    return _table("Groups", ["members", *(["kept"] if keeps else [])], rows, len(status.groups))
 
 
 def _presences(status: LayerStatus, most: int | None) -> list[str]:

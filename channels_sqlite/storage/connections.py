@@ -22,6 +22,7 @@ from channels_sqlite.processes.sharing import share_wal
 from channels_sqlite.reports import Reports
 from channels_sqlite.storage.database import Database
 from channels_sqlite.storage.errors import explain, explaining_os
+from channels_sqlite.storage.lost_ids import skip_lost_ids
 from channels_sqlite.storage.store import Store
 
 __all__ = ["Connections", "OpenConnection", "OpenDatabase", "Opened"]
@@ -68,6 +69,7 @@ class Connections:
             self.patient.store.probe()
             self.path: str = self.patient.raw.execute("PRAGMA database_list").fetchone()[2]
             share_wal(self.path)  # made by now, for others to open as well
+            skip_lost_ids(self.patient.raw, self.patient.store, self.path, self.busy_timeout_s)
             self.identity = _file_identity(self.path)
             journal_mode: str = self.patient.raw.execute("PRAGMA journal_mode").fetchone()[0]
             self.wal = journal_mode == "wal"

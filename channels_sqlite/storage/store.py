@@ -11,6 +11,7 @@ import time
 
 from channels_sqlite.kinds import Kind, State
 from channels_sqlite.storage.groups import Groups
+from channels_sqlite.storage.history import Kept
 from channels_sqlite.storage.messages import Messages
 from channels_sqlite.storage.overview import Overview
 from channels_sqlite.storage.presences import Presences
@@ -70,10 +71,12 @@ PROBES = (
     """,
     "SELECT id, prefix, channel, client FROM channels_sqlite_listener LIMIT 0",
     """
-    SELECT id, prefix, kind, name, excluded, token, created_at, due_at, expiry_s, tries, tried_at, payload
+    SELECT id, prefix, kind, name, excluded, token, created_at, due_at, expiry_s, tries, tried_at, payload, history
     FROM channels_sqlite_scheduled LIMIT 0
     """,
     "SELECT id, last FROM channels_sqlite_lastid LIMIT 0",
+    "SELECT prefix, epoch, place, first FROM channels_sqlite_historyepoch LIMIT 0",
+    "SELECT id, prefix, group_name, floor FROM channels_sqlite_historyfloor LIMIT 0",
     """
     SELECT id, prefix, group_name, client, channel, key, turn, since, heard_id, expires_at, info
     FROM channels_sqlite_presence LIMIT 0
@@ -88,7 +91,7 @@ PROBES = (
 )
 
 
-class Store(Messages, Groups, Presences, Readers, Scheduled, Overview, Tasks, TaskSchedules):
+class Store(Messages, Groups, Presences, Readers, Scheduled, Kept, Overview, Tasks, TaskSchedules):
     """The statements on one connection, for the layer with this `prefix`."""
 
     def of(self, prefix: str) -> Store:

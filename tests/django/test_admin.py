@@ -654,3 +654,33 @@ def test_whom_a_broadcast_leaves_out_is_shown(visitor: Client) -> None:
     add(kind=Kind.GROUP, state=State.LOGGED, queue="room", local="a.b!c jobs")
     [row] = rows_of(visitor, MESSAGES)
     assert "room without a.b!c jobs" in row
+
+
+def test_what_is_kept_of_a_group_is_shown_and_found(visitor: Client) -> None:
+    add(kind=Kind.KEPT, state=State.LOGGED, queue="room.1", local="a.b!c", payload=msgpack.packb({"type": "kept"}))
+    add(kind=Kind.KEPT, state=State.DONE, queue="room.1", payload=msgpack.packb({"type": "over"}))
+    add(kind=Kind.NORMAL, state=State.DONE, local="@1", payload=msgpack.packb({"type": "copy"}))
+    copy, over, kept = rows_of(visitor, MESSAGES)
+    assert "room.1 without a.b!c group with history kept" in kept
+    assert "room.1 group with history no longer kept" in over
+    assert "jobs normal channel read" in copy
+    for state, types in (("kept", ["kept"]), ("sent", ["over", "kept"]), ("read", ["copy"])):
+        found = rows_of(visitor, f"{MESSAGES}?state={state}")
+        assert [re.findall(r"'type': '(\w+)'", row) for row in found] == [[one] for one in types], state
+
+
+def test_what_is_scheduled_for_a_group_says_whether_it_will_be_kept(visitor: Client) -> None:
+    async def schedule() -> list[str]:
+        layer = SqliteChannelLayer()
+        tickets = [
+            await layer.group_send_later("room", {"type": "late"}, delay=3600, history=history)
+            for history in (True, False)
+        ]
+        tickets.append(await layer.send_later("jobs", {"type": "late"}, delay=3600))
+        await layer.close()
+        return [ticket.partition(".")[0] for ticket in tickets]
+
+    shown = [page_of(visitor, f"{SCHEDULED}{number}/change/") for number in asyncio.run(schedule())]
+    words = [re.findall(r'alt="(True|False|None)"', page) for page in shown]
+    assert words[:2] == [["True"], ["False"]]
+    assert words[2] in (["None"], [])

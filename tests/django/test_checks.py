@@ -299,6 +299,36 @@ def test_two_layers_in_one_place_are_named_and_prefixes_keep_them_apart() -> Non
     assert settings_messages(CHANNEL_LAYERS=layers({}, {"prefix": "b"})) == []
 
 
+@nothing_opened
+@pytest.mark.parametrize("pattern", ["room:*", "room/1", "räume.*", "room 1", "ws!*", "[:]x"])
+def test_a_history_of_no_group_is_named(pattern: str) -> None:
+    config = {"history": {"room.*": {"size": 1, "ttl": 1}, pattern: {"size": 1, "ttl": 1}}}
+    if pattern == "[:]x":  # a set: what it matches is not looked into
+        assert settings_messages(CHANNEL_LAYERS=layers(config)) == []
+        return
+    message = only(settings_messages(CHANNEL_LAYERS=layers(config)), ids.HISTORY_OF_NOTHING)
+    assert repr(pattern) in message.msg
+    assert message.obj == "CHANNEL_LAYERS['layer-0']"
+    assert "['history']" in str(message.hint).replace('"', "'")
+
+
+@nothing_opened
+def test_histories_that_match_groups_are_passed_over() -> None:
+    keep = {"size": 1, "ttl": 1}
+    patterns: list[object] = ["*", "room.?", "room[0-9]*", "A-b_c.d", "[!x]*", "[]]*", re.compile("what:ever")]
+    assert settings_messages(CHANNEL_LAYERS=layers({"history": dict.fromkeys(patterns, keep)})) == []
+    assert settings_messages(CHANNEL_LAYERS=layers({"history": None})) == []
+
+
+@nothing_opened
+def test_a_bad_history_is_a_fault_of_its_option() -> None:
+    message = only(
+        settings_messages(CHANNEL_LAYERS=layers({"history": {"room": {"size": 0, "ttl": 1}}})), ids.IMPOSSIBLE_VALUE
+    )
+    assert "'history'" in message.msg
+    assert "'size' for 'room'" in message.msg
+
+
 # DATABASES, as written
 
 

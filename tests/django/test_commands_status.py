@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import select
 import signal
 import sqlite3
@@ -153,7 +154,7 @@ async def test_json_has_the_documented_shape(make_layer: LayerFactory, database:
         "rows": 3,
         "scheduled": 1,
         "newest_id": 3,
-        "groups": [{"name": "room", "members": 2}],
+        "groups": [{"name": "room", "members": 2, "kept": 0}],
         "queues": [],
         "workers": [],
         "presences": [{"name": "lobby", "present": 0, "watching": 1}],
@@ -200,7 +201,7 @@ def test_what_a_process_has_not_read_waits_and_the_dead_are_not_shown(database: 
     assert [(process["client"], process["held"], process["channels"]) for process in one["processes"]] == [
         ("slow", 7, 4)
     ]
-    assert one["groups"] == [{"name": "room", "members": 2}]
+    assert one["groups"] == [{"name": "room", "members": 2, "kept": 0}]
 
 
 def test_who_is_present_is_counted_once_for_each_key(database: ChannelDatabase) -> None:
@@ -282,6 +283,21 @@ def test_without_such_a_layer_the_others_are_named(command: str) -> None:
 # The table
 
 
+def test_what_is_kept_is_counted_for_each_group_also_without_members(database: ChannelDatabase) -> None:
+    with stored(database.path) as store:
+        for group, count in (("room.1", 2), ("room.2", 3)):
+            for _ in range(count):
+                store.insert(Kind.KEPT, group, b"\x80", created_at=time.time(), expires_at=time.time() + 60)
+        store.join("room.1", "", "jobs", joined_id=0, expires_at=None, now=time.time())
+    table = status()
+    assert re.search(r"Groups +members +kept\n +room.1 +1 +2\n +room.2 +0 +3\n", table)
+    [layer] = status_json()["layers"]
+    assert layer["groups"] == [
+        {"name": "room.1", "members": 1, "kept": 2},
+        {"name": "room.2", "members": 0, "kept": 3},
+    ]
+
+
 @nothing_opened
 def test_the_table_fits_80_columns_whatever_the_names() -> None:
     name = "n" * 99
@@ -291,7 +307,7 @@ def test_the_table_fits_80_columns_whatever_the_names() -> None:
         wal_bytes=10**9,
         rows=10**9,
         channels=(ChannelStatus(name, 10**7, 86400.0 * 30), ChannelStatus("jobs", 1, 0.5)),
-        groups=(GroupStatus(name, 10**7),),
+        groups=(GroupStatus(name, 10**7, 10**7),),
         presences=(PresenceStatus(name, 10**7, 10**7),),
         processes=(ProcessStatus("a" * 16, 4_000_000, 10**6, 10**6, (name, name), 10**8, None),),
         counters=Counters(*[10**10] * 13),

@@ -101,6 +101,37 @@ def test_trim_deletes_what_is_past_its_retention_alone(database: ChannelDatabase
         assert run("channels_trim") == "default: 0 messages deleted.\n"
 
 
+def keep(path: Path, count: int, *, age_s: float = 0.0, group: str = "room") -> None:
+    """Messages of a group with history, so old."""
+    with opened(path) as connection:
+        store = Store(connection, "asgi")
+        sent_at = time.time() - age_s
+        store.begin()
+        for _ in range(count):
+            store.insert(Kind.KEPT, group, b"\x80", created_at=sent_at, expires_at=sent_at + 60)
+        store.commit()
+
+
+@pytest.mark.parametrize("auto_trim", [True, False])
+def test_trim_deletes_what_histories_have_no_place_for(database: ChannelDatabase, auto_trim: bool) -> None:
+    keep(database.path, 5, age_s=2 * HOUR_S)
+    keep(database.path, 7, age_s=HOUR_S / 2)
+    keep(database.path, 4, age_s=2 * HOUR_S, group="news")
+    fill(database.path, 3, age_s=HOUR_S / 2)
+    history = {"room": {"size": 4, "ttl": HOUR_S}}
+    config = {"history": history, "message_retention": HOUR_S, "trim_batch_size": 2, "auto_trim": auto_trim}
+    with override_settings(CHANNEL_LAYERS=configured(**config)):
+        assert run("channels_trim") == "default: 9 messages deleted.\n"
+        assert rows(database.path) == 10
+        assert query(database.path, "SELECT count(*) FROM channels_sqlite_message WHERE kind = 6 AND state = 2") == [
+            (4,)
+        ]
+        assert run("channels_trim") == "default: 0 messages deleted.\n"
+    with override_settings(CHANNEL_LAYERS=configured(**{**config, "message_retention": 0})):
+        assert run("channels_trim") == "default: 6 messages deleted.\n"
+        assert rows(database.path) == 4
+
+
 def test_trim_without_retention_deletes_what_is_done(database: ChannelDatabase) -> None:
     fill(database.path, 1, age_s=HOUR_S)
     fill(database.path, 4)

@@ -30,6 +30,8 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "group_send_later": ("group", {}),
     "group_add": ("group", "channel"),
     "group_discard": ("group", "channel"),
+    "group_subscribe": ("group", "channel"),
+    "group_history": ("group",),
     "group_channels": ("group",),
     "group_count": ("group",),
     "presence_join": ("group", "channel", "key"),

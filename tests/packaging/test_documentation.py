@@ -94,7 +94,8 @@ def test_the_type_of_an_option_is_the_one_that_is_taken(row: list[str]) -> None:
         "bytes": 1,
         "list": ["a key", b"another"],
     }
-    Options.from_config({option: taken[kind.split()[0]]})
+    histories = {"room.*": {"size": 1, "ttl": 0.5}, re.compile("x"): {"size": 1, "ttl": 1}}
+    Options.from_config({option: histories if kind.startswith("dict of dicts") else taken[kind.split()[0]]})
     if "None" in kind:
         Options.from_config({option: None})
     for bound, limit in re.findall(r"([>≥]) (\d+)", kind):
@@ -264,7 +265,9 @@ def test_every_public_name_of_what_users_import_is_mentioned(module: str) -> Non
 
 def test_beyond_the_specification_the_layer_has_what_the_page_says() -> None:
     text = section("docs/consumers.md", "Beyond the specification")
-    assert all(f"layer.{name}(" in text for name in ("group_channels", "group_count"))
+    assert all(
+        f"layer.{name}(" in text for name in ("group_channels", "group_count", "group_subscribe", "group_history")
+    )
     assert SqliteChannelLayer.extensions == ["groups", "flush"]
 
 
@@ -333,6 +336,7 @@ EXERCISED = {
         "[Unit]": "deployment: test_the_unit_for_systemd",
         "FROM python": "deployment: test_the_image_for_docker",
     },
+    "docs/history.md": {"": "history_documentation: test_the_consumer_and_the_view_run"},
     "docs/how-it-works.md": {"sender    layers.py": DRAWING},
     "docs/index.md": {"pip install channels_sqlite": INSTALLING},
     "docs/migrating.md": {"CHANNEL_LAYERS = {": "readme: test_the_settings_for_coming_from_another_layer"},

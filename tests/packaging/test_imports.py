@@ -27,7 +27,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("migrations", "models"),
     ("task_models",),
     ("present", "reports", "sending"),
-    ("ages", "codec", "counters", "exceptions", "fields", "kinds", "names", "options"),
+    ("ages", "codec", "counters", "exceptions", "fields", "histories", "kinds", "names", "options"),
 )
 """Modules and folders, each of which imports from its own line and those below; migrations need no module at all."""
 

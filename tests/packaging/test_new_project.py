@@ -206,6 +206,10 @@ SLIPS = [
         with_database=True,
     ),
     Slip(
+        "channels_sqlite.W011",
+        'CHANNEL_LAYERS["default"]["CONFIG"]["history"] = {"room:*": {"size": 100, "ttl": 300}}',
+    ),
+    Slip(
         "channels_sqlite.I002",
         f"""
         {CHANNELS}["NAME"] = BASE_DIR / "journal.sqlite3"

@@ -36,6 +36,8 @@ PUBLIC = {
     "channels_sqlite": [
         "Channel",
         "Group",
+        "History",
+        "HistoryEntry",
         "Presence",
         "Present",
         "SyncChannelLayer",

@@ -13,6 +13,7 @@ from django.core.management import call_command
 
 from channels_sqlite.storage import (
     groups,
+    history,
     messages,
     overview,
     presences,
@@ -26,7 +27,19 @@ from channels_sqlite.storage.store import Store
 from tests.support import inside
 from tests.support.databases import fresh_file
 
-OURS = ("message", "membership", "process", "listener", "scheduled", "lastid", "presence", "queuedtask", "taskschedule")
+OURS = (
+    "message",
+    "membership",
+    "process",
+    "listener",
+    "scheduled",
+    "lastid",
+    "historyepoch",
+    "historyfloor",
+    "presence",
+    "queuedtask",
+    "taskschedule",
+)
 
 WAITING = "channels_sqlite_waiting"
 ADDRESSED = "channels_sqlite_addressed"
@@ -43,6 +56,8 @@ PRESENCE_ENDS = "channels_sqlite_presence_ends"
 ONE_ATTENDEE = r"\(client=\? AND prefix=\? AND group_name=\? AND channel=\?\)"
 DUE = "channels_sqlite_due"
 HELD_UP = "channels_sqlite_held_up"
+KEPT = "channels_sqlite_kept"
+FLOOR_OF = "sqlite_autoindex_channels_sqlite_historyfloor_1"  # of the unique constraint
 BY_ROWID = "USING INTEGER PRIMARY KEY"
 
 LARGEST_ID = [
@@ -54,6 +69,7 @@ LARGEST_ID = [
 PLANS: dict[str, list[str]] = {
     "NEWEST_ID": LARGEST_ID,
     "SKIP_IDS": LARGEST_ID,
+    "SKIP_TO": LARGEST_ID,
     "INSERT_MESSAGE": LARGEST_ID[1:],
     "COUNT_WAITING": [
         rf"SEARCH channels_sqlite_message USING (COVERING )?INDEX {WAITING} \(prefix=\? AND queue=\?\)",
@@ -142,6 +158,33 @@ PLANS: dict[str, list[str]] = {
     "HELD_UP": [rf"SEARCH channels_sqlite_scheduled USING INDEX {HELD_UP} \(prefix=\? AND name=\?\)"],
     "TRIED": [rf"SEARCH channels_sqlite_scheduled {BY_ROWID}"],
     "TAKE": [rf"SEARCH channels_sqlite_scheduled {BY_ROWID}"],
+    "EPOCH": [r"SEARCH channels_sqlite_historyepoch USING INDEX \w+ \(prefix=\?\)"],
+    "FORGET_FLOORS": [r"SEARCH channels_sqlite_historyfloor USING (COVERING )?INDEX \w+ \(prefix=\?\)"],
+    "NEWEST_KEPT": [rf"SEARCH channels_sqlite_message USING INDEX {KEPT} \(prefix=\? AND queue=\? AND id>\?\)"],
+    "FLOOR": [rf"SEARCH channels_sqlite_historyfloor USING INDEX {FLOOR_OF} \(prefix=\? AND group_name=\?\)"],
+    "NEWEST_BEYOND": [rf"SEARCH channels_sqlite_message USING (COVERING )?INDEX {KEPT} \(prefix=\? AND queue=\?\)"],
+    "OLDEST_KEPT": [rf"SEARCH channels_sqlite_message USING (COVERING )?INDEX {KEPT} \(prefix=\? AND queue=\?\)"],
+    "DELETE_KEPT": [rf"SEARCH channels_sqlite_message {BY_ROWID}"],
+    "KEEP_NO_LONGER": [rf"SEARCH channels_sqlite_message {BY_ROWID}"],
+    "GROUPS_OF_NEW": [
+        rf"SEARCH channels_sqlite_message {BY_ROWID} \(rowid>\? AND rowid<\?\)",
+        "USE TEMP B-TREE FOR GROUP BY",
+    ],
+    "NEXT_GROUPS": [
+        "SCAN CONSTANT ROW",
+        "SCAN found",  # each row makes the next one
+        "SCAN found",
+        rf"SEARCH channels_sqlite_message USING (COVERING )?INDEX {KEPT} \(prefix=\? AND queue>\?\)",
+        rf"SEARCH channels_sqlite_message USING (COVERING )?INDEX {KEPT} \(prefix=\? AND queue>\?\)",
+        rf"SEARCH channels_sqlite_message USING (COVERING )?INDEX {KEPT} \(prefix=\? AND queue=\?\)",
+    ],
+    "KEPT_COUNTS": [rf"SEARCH channels_sqlite_message USING (COVERING )?INDEX {KEPT} \(prefix=\?\)"],
+    "COUNT_FLOORS": [r"SEARCH channels_sqlite_historyfloor USING (COVERING )?INDEX \w+ \(prefix=\?\)"],
+    "NEXT_FLOOR": [r"SEARCH channels_sqlite_historyfloor USING (COVERING )?INDEX channels_sqlite_floors \(prefix=\?\)"],
+    "DROP_FLOORS": [
+        r"SEARCH channels_sqlite_historyfloor USING (COVERING )?INDEX channels_sqlite_floors \(prefix=\? AND floor<\?\)"
+    ],
+    "RAISE_FIRST": [r"SEARCH channels_sqlite_historyepoch USING INDEX \w+ \(prefix=\?\)"],
     "WAITING_CHANNELS": [
         rf"SEARCH channels_sqlite_message USING (COVERING )?INDEX {WAITING} \(prefix=\?\)",
         rf"SEARCH channels_sqlite_message {BY_ROWID}",
@@ -256,10 +299,17 @@ NOT_PLANNED = {
     "PROBES[6]",
     "PROBES[7]",
     "PROBES[8]",
+    "PROBES[9]",
+    "PROBES[10]",
     "WATCH",
     "RESTORE",
     "ALL_PRESENT",
     "ATTENDANCES",
+    "BEGIN_EPOCH",
+    "FORGET_EPOCHS[0]",
+    "FORGET_EPOCHS[1]",
+    "RAISE_FLOOR",
+    "FILE",
     "INSERT",
     "SET_TASK_SCHEDULE",
     "FLUSH_TASKS",
@@ -277,7 +327,7 @@ NOT_PLANNED = {
 def all_statements() -> dict[str, str]:
     """Every statement of the store by its name, those of a tuple with their index."""
     found: dict[str, str] = {}
-    modules = (messages, groups, presences, readers, scheduled, overview, tasks, task_schedules, store)
+    modules = (messages, groups, history, presences, readers, scheduled, overview, tasks, task_schedules, store)
     for name, value in [item for module in modules for item in vars(module).items()]:
         if not name.isupper() or name.startswith("_"):
             continue
@@ -305,6 +355,9 @@ def fill(connection: sqlite3.Connection) -> None:
         SELECT 'asgi', n % 3, CASE WHEN n % 3 = 0 AND n > 19000 THEN 0 ELSE 2 END, 'queue' || (n % 50),
             CASE n % 3 WHEN 1 THEN 'local' END, CASE n % 3 WHEN 1 THEN 'client' || (n % 4) END, n, n + 60, x'80'
         FROM counter;
+        UPDATE channels_sqlite_message SET kind = 6 WHERE kind = 2 AND id % 2;
+        INSERT INTO channels_sqlite_historyfloor (prefix, group_name, floor)
+        SELECT DISTINCT 'asgi', queue, 1 FROM channels_sqlite_message;
         INSERT INTO channels_sqlite_membership (prefix, group_name, client, channel, joined_id, expires_at)
         WITH RECURSIVE counter(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM counter WHERE n < 5000)
         SELECT 'asgi', 'queue' || (n % 50), 'client' || (n % 4), 'channel' || n, 0, n + 86400 FROM counter;

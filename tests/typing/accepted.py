@@ -12,6 +12,8 @@ from typing_extensions import NotRequired, assert_type
 from channels_sqlite import (
     Channel,
     Group,
+    History,
+    HistoryEntry,
     Presence,
     Present,
     SyncChannelLayer,
@@ -61,6 +63,31 @@ async def layer_calls() -> None:
     assert_type(await layer.cancel("ticket"), bool)
     await layer.flush()
     await layer.close()
+
+
+async def histories(layer: SqliteChannelLayer, facade: SyncChannelLayer, group: Group[ChatMessage]) -> None:
+    history = await layer.group_subscribe("group", "channel", since="position")
+    assert_type(history, History[dict[str, Any]])
+    assert_type(history.entries, list[HistoryEntry[dict[str, Any]]])
+    assert_type(history.position, str)
+    assert_type(history.recovered, bool)
+    assert_type(await layer.group_subscribe("group", "channel"), History[dict[str, Any]])
+    assert_type(await layer.group_history("group", last=20), History[dict[str, Any]])
+    assert_type(facade.group_subscribe("group", "channel", last=20), History[dict[str, Any]])
+    assert_type(facade.group_history("group", since=None), History[dict[str, Any]])
+    assert_type(await group.asubscribe("channel", since=object()), History[ChatMessage])
+    assert_type(group.subscribe("channel", last=1), History[ChatMessage])
+    assert_type(group.history(since="position"), History[ChatMessage])
+    for entry in (await group.ahistory()).entries:
+        assert_type(entry, HistoryEntry[ChatMessage])
+        assert_type(entry.message["text"], str)
+        assert_type(entry.sent_at, float)
+        assert_type(entry.position, str)
+    await layer.group_send("group", {"type": "typing"}, history=False)
+    await layer.group_send_many("group", [], history=False)
+    await layer.group_send_later("group", {}, delay=1, history=False)
+    facade.group_send_on_commit("group", {}, history=False)
+    await group.asend({"type": "chat.message", "text": ""}, history=False)
 
 
 def as_any_layer(layer: SqliteChannelLayer) -> BaseChannelLayer:

@@ -28,6 +28,15 @@ async def forgotten_awaits(layer: SqliteChannelLayer, message: ChatMessage) -> N
     layer.receive("channel")["text"]  # expect: index | reportIndexIssue
 
 
+async def wrong_histories(layer: SqliteChannelLayer, group: Group[ChatMessage]) -> None:
+    await layer.group_history("group", last="20")  # expect: arg-type | reportArgumentType
+    await layer.group_subscribe("group")  # expect: call-arg | reportCallIssue
+    await layer.group_send("group", {}, history=0)  # expect: arg-type | reportArgumentType
+    history = await group.ahistory(last=1)
+    history.recovered = True  # expect: misc | reportAttributeAccessIssue
+    history.entries[0].message["texts"]  # expect: typeddict-item | reportGeneralTypeIssues
+
+
 async def wrong_messages(layer: SqliteChannelLayer) -> None:
     await layer.send("channel", "text")  # expect: arg-type | reportArgumentType
     await layer.send("channel", ["text"])  # expect: arg-type | reportArgumentType

@@ -8,7 +8,7 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 
 from channels_sqlite.layers import SqliteChannelLayer, options_of
-from channels_sqlite.options import Options
+from channels_sqlite.options import Keeping, Options
 
 DOCUMENTED_DEFAULTS: dict[str, Any] = {
     "database": "channels",
@@ -23,6 +23,7 @@ DOCUMENTED_DEFAULTS: dict[str, Any] = {
     "trim_batch_size": 100,
     "max_message_size": 16 * 1024 * 1024,
     "symmetric_encryption_keys": None,
+    "history": None,
 }
 
 # Nothing is opened here, and looking for leaks takes longer than these tests.
@@ -101,6 +102,66 @@ def test_a_retention_of_zero_stays_zero() -> None:
 
 def test_an_expiry_above_the_default_retention_raises_it() -> None:
     assert Options.from_config({"expiry": 100_000}).message_retention == 100_000
+
+
+# Histories
+
+
+def test_the_first_pattern_that_matches_says_what_is_kept() -> None:
+    options = Options.from_config(
+        {"history": {"room.vip": {"size": 2, "ttl": 3}, re.compile(r"ro+m\."): {"size": 4, "ttl": 0.5}, "n*": KEEP}}
+    )
+    expected = {
+        "room.vip": Keeping(2, 3),
+        "room.1": Keeping(4, 0.5),
+        "news": Keeping(1, 1),
+        "other": None,
+        "aroom.": None,
+    }
+    assert {name: options.keeping_of(name) for name in expected} == expected
+
+
+@pytest.mark.parametrize("value", [None, {}])
+def test_no_patterns_are_no_history(value: object) -> None:
+    assert Options.from_config({"history": value}) == Options()
+
+
+KEEP = {"size": 1, "ttl": 1}
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ([], "None, or a dict of globs"),
+        ("room.*", "None, or a dict of globs"),
+        (True, "None, or a dict of globs"),
+        ({1: KEEP}, "unlike 1"),
+        ({re.compile(b"x"): KEEP}, "unlike re.compile"),
+        ({"room": None}, "'room' is a dict with 'size'"),
+        ({"room": 5}, "'room' is a dict with 'size'"),
+        ({"room": {}}, "'room' is a dict with 'size'"),
+        ({"room": {"size": 1}}, "'room' is a dict with 'size'"),
+        ({"room": {"ttl": 1}}, "'room' is a dict with 'size'"),
+        ({"room": {**KEEP, "age": 1}}, "'room' is a dict with 'size'"),
+        ({"room": {"size": 0, "ttl": 1}}, "'size' for 'room' is a whole number of messages"),
+        ({"room": {"size": -1, "ttl": 1}}, "'size' for 'room' is a whole number of messages"),
+        ({"room": {"size": 1.0, "ttl": 1}}, "'size' for 'room' is a whole number of messages"),
+        ({"room": {"size": True, "ttl": 1}}, "'size' for 'room' is a whole number of messages"),
+        ({"room": {"size": None, "ttl": 1}}, "'size' for 'room' is a whole number of messages"),
+        ({"room": {"size": 1, "ttl": 0}}, "'ttl' for 'room' is"),
+        ({"room": {"size": 1, "ttl": -1}}, "'ttl' for 'room' is"),
+        ({"room": {"size": 1, "ttl": True}}, "'ttl' for 'room' is"),
+        ({"room": {"size": 1, "ttl": "300"}}, "'ttl' for 'room' is"),
+        ({"room": {"size": 1, "ttl": math.nan}}, "'ttl' for 'room' is"),
+        ({"room": {"size": 1, "ttl": math.inf}}, "'ttl' for 'room' is"),
+        ({"room": {"size": 1, "ttl": None}}, "'ttl' for 'room' is"),
+    ],
+)
+def test_what_is_no_history_is_refused(value: object, said: str) -> None:
+    text = faults_of(history=value)
+    assert "'history'" in text
+    assert repr(value) in text
+    assert said in text
 
 
 # Wrong types and impossible values
