@@ -15,6 +15,7 @@ from channels_sqlite.exceptions import ChannelDatabaseError
 from chat.messages import (
     Announced,
     BadFrameError,
+    CaughtUp,
     Changed,
     Here,
     Join,
@@ -35,6 +36,8 @@ logger = logging.getLogger(__name__)
 # What the page is told when its connection is closed; 4000 to 4999 are free for applications.
 BAD_FRAME = 4400
 SERVER_TROUBLE = 4500
+
+SHOWN_TO_NEWCOMERS = 50
 
 
 class RoomConsumer(DirectDispatch, AsyncWebsocketConsumer):
@@ -79,12 +82,29 @@ class RoomConsumer(DirectDispatch, AsyncWebsocketConsumer):
             await self.group.aadd(self.channel_name)
 
     async def _join(self, person: Join) -> None:
+        came = self.person is None
         self.person = person
         await Room.aentered(self.room)
+        if came:
+            await self._catch_up(person["since"])
         # In the room from now on. Another name is a join as well: what the last tab to join says is shown.
         present = await self.people.ajoin(self.channel_name, key=person["person"], info={"name": person["name"]})
         here: Here = {"type": "here", "people": {one.key: one.info for one in present}}
         await self._show(here)
+
+    async def _catch_up(self, since: str | None) -> None:
+        """Enter the group, and show what was said before this moment; what comes after it arrives by itself."""
+        if since is None:
+            history = await self.group.asubscribe(self.channel_name, last=SHOWN_TO_NEWCOMERS)
+        else:
+            history = await self.group.asubscribe(self.channel_name, since=since)
+        caught_up: CaughtUp = {
+            "type": "caught-up",
+            "messages": [entry.message for entry in history.entries],
+            "position": history.position,
+            "recovered": history.recovered,
+        }
+        await self._show(caught_up)
 
     async def _say(self, person: Join, text: str) -> None:
         now_ms = time.time_ns() // 1_000_000

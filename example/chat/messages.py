@@ -12,6 +12,7 @@ __all__ = [
     "MAX_TEXT_LENGTH",
     "Announced",
     "BadFrameError",
+    "CaughtUp",
     "Changed",
     "FromPage",
     "Here",
@@ -92,11 +93,12 @@ def people_of(room: str) -> Presence[Visitor]:
 
 
 class Join(TypedDict):
-    """The first frame of a page; a later one changes the name."""
+    """The first frame of a page; a later one changes the name. ``since``: where the page was, if it comes back."""
 
     type: Literal["join"]
     person: str
     name: str
+    since: str | None
 
 
 class Say(TypedDict):
@@ -137,8 +139,17 @@ class People(TypedDict):
     count: int
 
 
+class CaughtUp(TypedDict):
+    """What was said before the page came, or while it was away; ``recovered``: nothing of that is missing."""
+
+    type: Literal["caught-up"]
+    messages: list[InRoom]
+    position: str
+    recovered: bool
+
+
 FromPage = Join | Say | Stay
-ToPage = Welcome | Here | Changed | InRoom
+ToPage = Welcome | CaughtUp | Here | Changed | InRoom
 
 
 class BadFrameError(ValueError):
@@ -159,6 +170,7 @@ def read_frame(text: str) -> FromPage:
             "type": "join",
             "person": _text(frame, "person", MAX_PERSON_LENGTH),
             "name": _text(frame, "name", MAX_NAME_LENGTH),
+            "since": since if isinstance(since := frame.get("since"), str) else None,
         }
     if kind == "say":
         return {"type": "say", "text": _text(frame, "text", MAX_TEXT_LENGTH)}

@@ -103,6 +103,7 @@ CHANNEL_LAYERS = {
             "expiry": 30,
             "trim_batch_size": 100,
             "auto_trim": True,
+            "history": {"chat.*": {"size": 100, "ttl": 3600}},  # for pages that come, or come back
         },
     },
 }

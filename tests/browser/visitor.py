@@ -1,6 +1,6 @@
 """A person in front of the example's pages."""
 
-from playwright.sync_api import Browser, Error, FilePayload, Locator, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Error, FilePayload, Locator, Page, expect
 
 DEADLINE_MS = 15_000.0
 DESKTOP = (1200, 760)
@@ -10,12 +10,22 @@ PHONE = (360, 740)
 class Visitor:
     """One browser profile with one page. What its scripts fail at is in `errors`."""
 
-    def __init__(self, browser: Browser, name: str, size: tuple[int, int] = DESKTOP, *, dark: bool = False) -> None:
+    def __init__(
+        self,
+        browser: Browser,
+        name: str,
+        size: tuple[int, int] = DESKTOP,
+        *,
+        dark: bool = False,
+        profile: BrowserContext | None = None,
+    ) -> None:
+        """`profile`: that of another visitor's, by default a new one."""
         width, height = size
         self.name = name
+        self._browser = browser
         self.errors: list[str] = []
         self.tabs: list[Page] = []
-        self._context = browser.new_context(
+        self._context = profile or browser.new_context(
             viewport={"width": width, "height": height}, color_scheme="dark" if dark else "light"
         )
         self._context.set_default_timeout(DEADLINE_MS)
@@ -67,6 +77,22 @@ class Visitor:
     def sees_exactly(self, *texts: str) -> None:
         """Return when what was said on this page is `texts`, in this order."""
         expect(self.bubbles()).to_have_text(list(texts), timeout=DEADLINE_MS)
+
+    def sees_banner(self, text: str) -> None:
+        """Return when this page says of the time in which it was away: caught up, or some messages are gone."""
+        expect(self.page.locator("#banner")).to_have_text(text, timeout=DEADLINE_MS)
+        expect(self.page.locator("#banner")).to_be_visible()
+
+    def sees_no_banner(self) -> None:
+        expect(self.page.locator("#banner")).to_be_hidden()
+
+    def another_tab(self, url: str, room: str = "tea-time") -> "Visitor":
+        """A second page of the same browser profile, which knows the name already."""
+        tab = Visitor(self._browser, self.name, profile=self._context)
+        tab.errors = self.errors
+        tab.page.goto(f"{url}/chat/{room}/")
+        tab.is_connected()
+        return tab
 
     def sees_event(self, text: str) -> None:
         expect(self.page.locator(".event", has_text=text)).to_have_count(1, timeout=DEADLINE_MS)

@@ -5,6 +5,7 @@ import { People } from "./people.js";
 import { Transcript } from "./transcript.js";
 
 const STAY_EVERY_MS = 3_600_000; // a membership lasts for a day
+const BANNER_MS = 60_000;
 const NAME_KEY = "chat-name";
 const PERSON_KEY = "chat-person";
 
@@ -13,6 +14,7 @@ const room = find("room").dataset.room;
 // The same in all tabs of this browser: whoever has several of them open is in the room once.
 const person = localStorage.getItem(PERSON_KEY) ?? crypto.randomUUID();
 localStorage.setItem(PERSON_KEY, person);
+let bannerTimer = null;
 let ownName = localStorage.getItem(NAME_KEY) ?? "";
 
 const transcript = new Transcript({
@@ -23,10 +25,14 @@ const transcript = new Transcript({
 });
 const people = new People(find("people"), find("people-count"), person);
 
+// The position of what was shown last, to come back with; see docs/history.md.
+let position = null;
+
 const socket = new ReconnectingSocket(`/ws/chat/${room}/`, {
   opened: join,
   frame(frame) {
     show[frame.type]?.(frame);
+    position = frame.__position__ ?? position;
   },
   lost(pauseMs) {
     setStatus("waiting", pauseMs > 3000 ? "No connection, trying again" : "Reconnecting");
@@ -37,6 +43,14 @@ const socket = new ReconnectingSocket(`/ws/chat/${room}/`, {
 const show = {
   welcome({ pid }) {
     find("connected-to").textContent = String(pid);
+  },
+  "caught-up"({ messages, position: now, recovered }) {
+    if (position !== null) {
+      if (!recovered) transcript.clear(); // what is kept comes from its beginning
+      tell(recovered ? "caught up" : "some messages are gone");
+    }
+    for (const message of messages) show[message.type]?.(message);
+    position = now;
   },
   here({ people: present }) {
     const before = people.set(present);
@@ -56,7 +70,14 @@ const show = {
 };
 
 function join() {
-  socket.send({ type: "join", person, name: ownName });
+  socket.send({ type: "join", person, name: ownName, since: position });
+}
+
+function tell(text) {
+  find("banner").textContent = text;
+  find("banner").hidden = false;
+  clearTimeout(bannerTimer);
+  bannerTimer = setTimeout(() => (find("banner").hidden = true), BANNER_MS);
 }
 
 function setStatus(state, text) {

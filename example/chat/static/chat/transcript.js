@@ -40,6 +40,12 @@ export class Transcript {
     this.#append(line, own);
   }
 
+  /** Forget what was shown. */
+  clear() {
+    this.#list.replaceChildren();
+    this.#empty.hidden = false;
+  }
+
   /** A line about the room itself: somebody came, left, or has another name. */
   event(text) {
     this.#append(element("li", "event", text), false);
