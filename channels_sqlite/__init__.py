@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from channels_sqlite.handles import Channel, Group
+    from channels_sqlite.histories import History, HistoryEntry
     from channels_sqlite.layers import SqliteChannelLayer
     from channels_sqlite.sync import SyncChannelLayer, get_sync_channel_layer
 
 __all__ = [
     "Channel",
     "Group",
+    "History",
+    "HistoryEntry",
     "SyncChannelLayer",
     "__version__",
     "get_channel_layer",
@@ -30,6 +33,8 @@ __version__ = "0.1.0"
 _HOMES = {
     "Channel": "channels_sqlite.handles",
     "Group": "channels_sqlite.handles",
+    "History": "channels_sqlite.histories",
+    "HistoryEntry": "channels_sqlite.histories",
     "SyncChannelLayer": "channels_sqlite.sync",
     "get_sync_channel_layer": "channels_sqlite.sync",
 }

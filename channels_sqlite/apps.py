@@ -18,7 +18,9 @@ class ChannelsSqliteConfig(AppConfig):
     def ready(self) -> None:
         """Register the system checks, and what follows a migrate."""
         from channels_sqlite.checks import register_checks
+        from channels_sqlite.storage.history import raise_floors_of_what_is_deleted
         from channels_sqlite.storage.ids import keep_ids_from_coming_back
 
         register_checks()
         post_migrate.connect(keep_ids_from_coming_back, sender=self)
+        post_migrate.connect(raise_floors_of_what_is_deleted, sender=self)

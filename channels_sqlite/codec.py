@@ -58,13 +58,14 @@ class Codec:
 
         Raises:
             TypeError: the message is no mapping, or holds something that is not serialisable; names path and type.
-            ValueError: it has the key `__asgi_channel__`, which belongs to the layer.
+            ValueError: it has the key `__asgi_channel__` or `__position__`, which belong to the layer.
             MessageTooLarge: it needs more than `max_message_size` bytes.
         """
         if type(message) is not dict and not isinstance(message, Mapping):
             raise TypeError(f"{path}: must be a dict or another Mapping, not {type(message).__name__}")
-        if "__asgi_channel__" in message:
-            raise ValueError(f"{path} has the key '__asgi_channel__', which the channel layer itself sets; drop it")
+        if "__asgi_channel__" in message or "__position__" in message:
+            key = "__asgi_channel__" if "__asgi_channel__" in message else "__position__"
+            raise ValueError(f"{path} has the key {key!r}, which the channel layer itself sets; drop it")
         try:
             data = self._packers.packer.pack(message if _is_plain(message, 0) else _plain(message, path, ()))
         except UnicodeEncodeError:  # a lone surrogate: look where

@@ -19,7 +19,9 @@ from channels.layers import BaseChannelLayer
 from django.db import DEFAULT_DB_ALIAS
 
 from channels_sqlite import names
+from channels_sqlite.codec import Message
 from channels_sqlite.exceptions import LayerClosedError
+from channels_sqlite.histories import History
 from channels_sqlite.layers import SqliteChannelLayer
 from channels_sqlite.sync import SyncChannelLayer, get_sync_channel_layer
 from channels_sqlite.sync.foreign_calls import ForeignCalls
@@ -125,15 +127,27 @@ class Group(Generic[M]):
     def __post_init__(self) -> None:
         names.require_group_name(self.name)
 
-    def send(self, message: M, *, exclude: str | Collection[str] | None = None, expiry: float | None = None) -> None:
+    def send(
+        self,
+        message: M,
+        *,
+        exclude: str | Collection[str] | None = None,
+        expiry: float | None = None,
+        history: bool = True,
+    ) -> None:
         """Send `message` to all members but those excluded; see `SyncChannelLayer.group_send`."""
-        _sync(self.layer).group_send(self.name, message, exclude=exclude, expiry=expiry)
+        _sync(self.layer).group_send(self.name, message, exclude=exclude, expiry=expiry, history=history)
 
     async def asend(
-        self, message: M, *, exclude: str | Collection[str] | None = None, expiry: float | None = None
+        self,
+        message: M,
+        *,
+        exclude: str | Collection[str] | None = None,
+        expiry: float | None = None,
+        history: bool = True,
     ) -> None:
         """Send `message` to all members but those excluded; see `SqliteChannelLayer.group_send`."""
-        await _async(self.layer).group_send(self.name, message, exclude=exclude, expiry=expiry)
+        await _async(self.layer).group_send(self.name, message, exclude=exclude, expiry=expiry, history=history)
 
     def send_on_commit(
         self,
@@ -166,10 +180,11 @@ class Group(Generic[M]):
         at: datetime | None = None,
         exclude: str | Collection[str] | None = None,
         expiry: float | None = None,
+        history: bool = True,
     ) -> str:
         """Send `message` to the members that there will be; see `SyncChannelLayer.group_send_later`."""
         return _sync(self.layer).group_send_later(
-            self.name, message, delay=delay, at=at, exclude=exclude, expiry=expiry
+            self.name, message, delay=delay, at=at, exclude=exclude, expiry=expiry, history=history
         )
 
     async def asend_later(
@@ -180,10 +195,11 @@ class Group(Generic[M]):
         at: datetime | None = None,
         exclude: str | Collection[str] | None = None,
         expiry: float | None = None,
+        history: bool = True,
     ) -> str:
         """Send `message` to the members that there will be; see `SqliteChannelLayer.group_send_later`."""
         return await _async(self.layer).group_send_later(
-            self.name, message, delay=delay, at=at, exclude=exclude, expiry=expiry
+            self.name, message, delay=delay, at=at, exclude=exclude, expiry=expiry, history=history
         )
 
     def cancel(self, ticket: str) -> bool:
@@ -209,6 +225,22 @@ class Group(Generic[M]):
     async def adiscard(self, channel: str) -> None:
         """End the membership of `channel`, if there is one."""
         await _async(self.layer).group_discard(self.name, channel)
+
+    def subscribe(self, channel: str, *, since: object = None, last: int | None = None) -> History[M]:
+        """Make `channel` a member and return what the group was sent; see `SyncChannelLayer.group_subscribe`."""
+        return _typed(_sync(self.layer).group_subscribe(self.name, channel, since=since, last=last))
+
+    async def asubscribe(self, channel: str, *, since: object = None, last: int | None = None) -> History[M]:
+        """Make `channel` a member and return what the group was sent; see `SqliteChannelLayer.group_subscribe`."""
+        return _typed(await _async(self.layer).group_subscribe(self.name, channel, since=since, last=last))
+
+    def history(self, *, since: object = None, last: int | None = None) -> History[M]:
+        """Return what the group was sent; see `SyncChannelLayer.group_history`."""
+        return _typed(_sync(self.layer).group_history(self.name, since=since, last=last))
+
+    async def ahistory(self, *, since: object = None, last: int | None = None) -> History[M]:
+        """Return what the group was sent; see `SqliteChannelLayer.group_history`."""
+        return _typed(await _async(self.layer).group_history(self.name, since=since, last=last))
 
     def channels(self) -> list[str]:
         """Return the names of the members, sorted; NotImplementedError over layers that cannot tell."""
@@ -238,3 +270,7 @@ def _layer(alias: str) -> BaseChannelLayer:
 def _async(alias: str) -> SqliteChannelLayer | ForeignCalls:
     layer = _layer(alias)
     return layer if isinstance(layer, SqliteChannelLayer) else ForeignCalls(layer)
+
+
+def _typed(history: History[Message]) -> History[M]:
+    return cast("History[M]", history)

@@ -15,13 +15,17 @@ class Kind(IntegerChoices):
     GROUP = 2, "group"
     MEMBERSHIP = 3, "membership change"
     FLUSH = 4, "flush"
+    KEPT = 6, "group with history"
 
 
 class State(IntegerChoices):
-    """Where a row for a normal channel stands. What is read with cursors is LOGGED: its readers know."""
+    """Where a row for a normal channel stands. What is read with cursors is LOGGED: its readers know.
+
+    A row of a group with history is LOGGED while it is kept for that, and DONE when it is not any more.
+    """
 
     WAITING = 0, "waiting"
-    DONE = 1, "taken or expired"
+    DONE = 1, "taken, expired or no longer kept"
     LOGGED = 2, "logged"
 
 

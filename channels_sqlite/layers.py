@@ -15,14 +15,17 @@ from datetime import datetime
 from channels.layers import BaseChannelLayer
 
 from channels_sqlite import names
-from channels_sqlite.codec import Codec
+from channels_sqlite.codec import Codec, Message
 from channels_sqlite.concurrency import endings, forks
 from channels_sqlite.counters import Counters
 from channels_sqlite.delivery.consumers import note_made
+from channels_sqlite.delivery.history import Question, Reading
 from channels_sqlite.engine.engine import Engine
 from channels_sqlite.engine.receive import CoroutineReceiver, Line
+from channels_sqlite.histories import History, require_flag, require_question
 from channels_sqlite.options import Options
 from channels_sqlite.sending import NOBODY, Batch, require_due, require_excluded, require_expiry
+from channels_sqlite.storage.store import Store
 from channels_sqlite.storage.transactions import Transaction
 
 # pyright: reportPrivateUsage=false
@@ -161,19 +164,22 @@ class SqliteChannelLayer(CoroutineReceiver, BaseChannelLayer):
         *,
         exclude: str | Collection[str] | None = None,
         expiry: float | None = None,
+        history: bool = True,
     ) -> None:
         """Send `message` to every channel that is a member of `group` now, but for those that `exclude` names.
 
-        Full members are skipped and logged. `expiry` as in `send`. Raises TypeError, ValueError, MessageTooLarge and
-        ChannelDatabaseError as `send` does.
+        Full members are skipped and logged. `expiry` as in `send`. A group with history keeps the message, unless
+        `history` is False. Raises TypeError, ValueError, MessageTooLarge and ChannelDatabaseError as `send` does.
         """
         names.require_group_name(group)
         if expiry is not None:
             require_expiry(expiry)
+        require_flag(history)
         excluded = NOBODY if exclude is None else require_excluded(exclude)
         payload = self._codec.encode(message)
         engine = self._here()
-        await engine.outbox.write(engine.operations.group_send(group, (payload,), expiry, excluded), len(payload))
+        apply = engine.operations.group_send(group, (payload,), expiry, excluded, history=history)
+        await engine.outbox.write(apply, len(payload))
 
     async def group_send_many(
         self,
@@ -182,19 +188,21 @@ class SqliteChannelLayer(CoroutineReceiver, BaseChannelLayer):
         *,
         exclude: str | Collection[str] | None = None,
         expiry: float | None = None,
+        history: bool = True,
     ) -> None:
         """Send `messages` to the members of `group`, in their order and in one transaction; see `send_many`.
 
-        A member that has no room for all of them gets the first ones. `exclude` as in `group_send`. Raises TypeError,
-        ValueError, MessageTooLarge and ChannelDatabaseError as `send_many` does.
+        A member that has no room for all of them gets the first ones. `exclude` and `history` as in `group_send`.
+        Raises TypeError, ValueError, MessageTooLarge and ChannelDatabaseError as `send_many` does.
         """
         names.require_group_name(group)
         require_expiry(expiry)
+        require_flag(history)
         excluded = require_excluded(exclude)
         batch = Batch(self._codec.encode, messages)
         if batch:
             engine = self._here()
-            apply = engine.operations.group_send(group, batch.payloads, expiry, excluded)
+            apply = engine.operations.group_send(group, batch.payloads, expiry, excluded, history=history)
             await _write_batch(engine, batch, apply)
 
     async def group_send_later(
@@ -206,19 +214,21 @@ class SqliteChannelLayer(CoroutineReceiver, BaseChannelLayer):
         at: datetime | None = None,
         exclude: str | Collection[str] | None = None,
         expiry: float | None = None,
+        history: bool = True,
     ) -> str:
         """Send `message` to the members that `group` will have, later; return a ticket for `cancel`; see `send_later`.
 
-        `exclude` as in `group_send`. Raises TypeError, ValueError, MessageTooLarge and ChannelDatabaseError as
-        `send_later` does.
+        `exclude` and `history` as in `group_send`; it is kept once it is sent. Raises TypeError, ValueError,
+        MessageTooLarge and ChannelDatabaseError as `send_later` does.
         """
         names.require_group_name(group)
         require_expiry(expiry)
+        require_flag(history)
         excluded = require_excluded(exclude)
         due_at = require_due(delay, at)
         payload = self._codec.encode(message)
         engine = self._here()
-        schedule = engine.schedule.group_send_later(group, payload, due_at, expiry, excluded)
+        schedule = engine.schedule.group_send_later(group, payload, due_at, expiry, excluded, history=history)
         return await engine.outbox.write(schedule, len(payload))
 
     async def group_channels(self, group: str) -> list[str]:
@@ -232,6 +242,40 @@ class SqliteChannelLayer(CoroutineReceiver, BaseChannelLayer):
         """Return how many channels are in `group`."""
         return len(await self.group_channels(group))
 
+    async def group_subscribe(
+        self, group: str, channel: str, *, since: object = None, last: int | None = None
+    ) -> History[Message]:
+        """Make `channel` a member of `group`, as `group_add` does, and return what the group was sent.
+
+        `since` is a position: what came after it, or all that is kept where that is not known, and then `recovered` is
+        False. It may be anything, as it comes from clients. `last`: the newest messages, so many at most. Neither:
+        none. A message is either among the entries or is received on the channel later, never both; what waits there
+        and is among the entries is withdrawn (not from a normal channel). A call that is cancelled may have joined.
+
+        Raises:
+            TypeError: a name is invalid, `since` and `last` were both given, or `last` is no whole number.
+            ValueError: no pattern of the option `history` matches the group, or `last` is less than 1.
+            ChannelDatabaseError: the database could not be written; the text says why and what to do.
+        """
+        names.require_group_name(group)
+        names.require_channel_name(channel)
+        require_question(since, last)
+        engine = self._here()
+        question = engine.histories.ask(group, since, last)
+        apply = engine.histories.subscribe(question, channel)
+        reading = await engine.outbox.write(apply, prepare=_nothing if question.is_large else None)
+        return await engine.histories.adecode(reading)
+
+    async def group_history(self, group: str, *, since: object = None, last: int | None = None) -> History[Message]:
+        """Return what `group` was sent, without joining it; see `group_subscribe`, with whose errors."""
+        names.require_group_name(group)
+        require_question(since, last)
+        engine = self._here()
+        question = engine.histories.ask(group, since, last)
+        await engine.ready()
+        reading = await _read_history(engine, question)
+        return await engine.histories.adecode(reading)
+
     @property
     def counters(self) -> Counters:
         """What this layer has done in this process so far; a copy, which does not change any more."""
@@ -240,7 +284,7 @@ class SqliteChannelLayer(CoroutineReceiver, BaseChannelLayer):
     # Life cycle
 
     async def flush(self) -> None:
-        """Delete all messages, those that were to be sent later, and all memberships of this layer's `prefix`."""
+        """Delete all messages, kept ones and those to be sent later too, and all memberships of this `prefix`."""
         engine = self._here()
         await engine.outbox.write(engine.operations.flush)
 
@@ -292,6 +336,22 @@ class SqliteChannelLayer(CoroutineReceiver, BaseChannelLayer):
 async def _write_batch(engine: Engine, batch: Batch, apply: Callable[[Transaction], None]) -> None:
     batch.begin()
     await engine.outbox.write(apply, batch.size_bytes, None if batch.is_whole else batch.finish)
+
+
+async def _read_history(engine: Engine, question: Question) -> Reading:
+    def read(store: Store) -> Reading | bool:
+        return engine.histories.read(store, question, time.time()) or False
+
+    reading = await (engine.read_aside(read) if question.is_large else engine.inbox.reader.aread(read))
+    if isinstance(reading, Reading):
+        return reading
+    # Once for each file, or after a loss: another epoch begins.
+    return await engine.outbox.write(engine.histories.read_in(question))
+
+
+def _nothing() -> int:
+    """Prepares a write that the background thread is to do."""
+    return 0
 
 
 _layers: weakref.WeakSet[SqliteChannelLayer] = weakref.WeakSet()

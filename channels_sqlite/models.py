@@ -9,7 +9,7 @@ import channels_sqlite.task_models  # noqa: F401  # Django looks for models here
 from channels_sqlite.fields import RowIdField
 from channels_sqlite.kinds import Kind, State
 
-__all__ = ["LastId", "Listener", "Membership", "Message", "Process", "Scheduled"]
+__all__ = ["HistoryEpoch", "HistoryFloor", "LastId", "Listener", "Membership", "Message", "Process", "Scheduled"]
 
 
 class Message(models.Model):
@@ -24,7 +24,8 @@ class Message(models.Model):
     local = models.CharField(
         max_length=100,
         null=True,
-        help_text="what follows the ! of a process-specific channel; of a group, the members that do not get it",
+        help_text="what follows the ! of a process-specific channel; of a group, the members that do not get it; of a "
+        "normal channel in a group with history, @ and the id of what is kept",
     )
     client = models.CharField(max_length=100, null=True, help_text="the process that the row is for")
     created_at = models.FloatField(help_text="seconds since 1970")
@@ -45,6 +46,12 @@ class Message(models.Model):
                 condition=Q(kind=Kind.SPECIFIC.value),
                 name="channels_sqlite_addressed",
             ),
+            # What is kept of a group with history, in order, with its age at hand.
+            models.Index(
+                fields=["prefix", "queue", "id", "created_at"],
+                condition=Q(kind=Kind.KEPT.value, state=State.LOGGED.value),
+                name="channels_sqlite_kept",
+            ),
         )
 
     def __str__(self) -> str:
@@ -59,6 +66,35 @@ class LastId(models.Model):
 
     def __str__(self) -> str:
         return f"last id {self.last}"
+
+
+class HistoryEpoch(models.Model):
+    """What the positions of a layer's histories begin with, as long as ids cannot come back; see `delivery.epochs`."""
+
+    prefix = models.CharField(max_length=100, primary_key=True)
+    epoch = models.CharField(max_length=16, help_text="16 hexadecimal digits")
+    place = models.CharField(max_length=200, help_text="boot, device and inode where it began")
+    first = models.BigIntegerField(help_text="the least id of a position that says what was missed")
+
+    def __str__(self) -> str:
+        return f"epoch {self.epoch} of {self.prefix}"
+
+
+class HistoryFloor(models.Model):
+    """How far a group's history was trimmed. Triggers raise it wherever a kept message goes."""
+
+    id = models.BigAutoField(primary_key=True)
+    prefix = models.CharField(max_length=100)
+    group_name = models.CharField(max_length=100)
+    floor = models.BigIntegerField(help_text="the largest id of a message of the group that is not kept any more")
+
+    class Meta:
+        constraints = (models.UniqueConstraint(fields=["prefix", "group_name"], name="channels_sqlite_floor_of"),)
+        # Those that were raised longest ago, first.
+        indexes = (models.Index(fields=["prefix", "floor"], name="channels_sqlite_floors"),)
+
+    def __str__(self) -> str:
+        return f"{self.group_name} up to {self.floor}"
 
 
 class Membership(models.Model):
@@ -129,6 +165,9 @@ class Scheduled(models.Model):
     tries = models.IntegerField(help_text="how often its channel was full, or others waited before it there")
     tried_at = models.FloatField(help_text="when that was so the last time that counts; 0: never")
     payload = models.BinaryField()
+    history = models.BooleanField(
+        default=True, db_default=True, help_text="whether a group with history keeps it once it is sent"
+    )
 
     class Meta:
         verbose_name_plural = "scheduled"

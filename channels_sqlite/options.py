@@ -11,10 +11,19 @@ from dataclasses import dataclass, field, fields
 
 from django.core.exceptions import ImproperlyConfigured
 
-__all__ = ["Fault", "Options", "faults_in"]
+__all__ = ["Fault", "Keeping", "Options", "faults_in"]
 
 MAX_BLOB_BYTES = 1_000_000_000  # SQLITE_MAX_LENGTH, https://www.sqlite.org/limits.html
+MOST_KEPT = 10**9
 ENCRYPTION_OVERHEAD = 1.5  # Fernet pads, signs, and writes base64: 4/3 of the message, and a little
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """How much of what a group is sent is kept: at most `size` messages, each for at most `ttl` seconds."""
+
+    size: int
+    ttl: float
 
 
 @dataclass(frozen=True)
@@ -50,6 +59,7 @@ class Options:
     trim_batch_size: int = 100
     max_message_size: int = 16 * 1024 * 1024
     symmetric_encryption_keys: tuple[bytes, ...] = field(default=(), repr=False)
+    history: tuple[tuple[re.Pattern[str], Keeping], ...] = ()
 
     @classmethod
     def from_config(cls, config: Mapping[str, object]) -> Options:
@@ -73,6 +83,13 @@ class Options:
             if pattern.match(channel):
                 return capacity
         return self.capacity
+
+    def keeping_of(self, group: str) -> Keeping | None:
+        """Return what is kept of `group`, as the first matching pattern has it; None: nothing."""
+        for pattern, keeping in self.history:
+            if pattern.match(group):
+                return keeping
+        return None
 
 
 def faults_in(config: Mapping[str, object]) -> list[Fault]:
@@ -177,6 +194,31 @@ def _capacity_for(pattern: object, number: object) -> int:
         raise ValueError(f"a dict whose value for {pattern!r} is {error}") from None
 
 
+def _histories(value: object) -> tuple[tuple[re.Pattern[str], Keeping], ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, Mapping):
+        raise ValueError(  # noqa: TRY004  # collected with the other faults
+            "None, or a dict of globs or compiled regular expressions to dicts with 'size' and 'ttl'"
+        )
+    return tuple((_pattern(pattern), _keeping_for(pattern, keeping)) for pattern, keeping in value.items())
+
+
+def _keeping_for(pattern: object, keeping: object) -> Keeping:
+    if not isinstance(keeping, Mapping) or set(keeping) != {"size", "ttl"}:
+        raise ValueError(
+            f"a dict whose value for {pattern!r} is a dict with 'size' (a number of messages) and 'ttl' (seconds), "
+            f"both and nothing else"
+        )
+    found: dict[str, object] = {}
+    for name, parse in (("size", _count("messages", MOST_KEPT)), ("ttl", _seconds(zero=False))):
+        try:
+            found[name] = parse(keeping[name])
+        except ValueError as error:
+            raise ValueError(f"a dict whose {name!r} for {pattern!r} is {error}") from None
+    return Keeping(**found)  # type: ignore[arg-type]  # each value was made by the parser of its own field
+
+
 def _keys(value: object) -> tuple[bytes, ...]:
     if value is None:
         return ()
@@ -198,6 +240,7 @@ _PARSERS: dict[str, Callable[[object], object]] = {
     "trim_batch_size": _count("rows"),
     "max_message_size": _count("bytes", int(MAX_BLOB_BYTES / ENCRYPTION_OVERHEAD)),
     "symmetric_encryption_keys": _keys,
+    "history": _histories,
 }
 
 # What other layers call something, and what it is here. channels_redis: https://github.com/django/channels_redis

@@ -23,6 +23,7 @@ from functools import partial
 from channels_sqlite import names
 from channels_sqlite.concurrency.gate import Gate
 from channels_sqlite.concurrency.reentry import exclusive
+from channels_sqlite.delivery.epochs import Epochs, copy_of
 from channels_sqlite.delivery.mailbox import Entry
 from channels_sqlite.delivery.mailboxes import Mailboxes, Taken
 from channels_sqlite.delivery.reader import Reader
@@ -31,6 +32,7 @@ from channels_sqlite.reports import Reports
 from channels_sqlite.storage.connections import Connections
 from channels_sqlite.storage.messages import ClaimedRow
 from channels_sqlite.storage.outbox import Outbox
+from channels_sqlite.storage.store import Store
 from channels_sqlite.storage.transactions import GivenUpError, Transaction, Write
 
 __all__ = ["Claims"]
@@ -40,7 +42,15 @@ class Claims:
     """What one process claims from normal channels."""
 
     def __init__(
-        self, client: str, outbox: Outbox, boxes: Mailboxes, reader: Reader, reports: Reports, *, delete: bool
+        self,
+        client: str,
+        outbox: Outbox,
+        boxes: Mailboxes,
+        reader: Reader,
+        reports: Reports,
+        *,
+        epochs: Epochs,
+        delete: bool,
     ) -> None:
         """`delete`: claimed rows are not kept."""
         self._client = client
@@ -48,6 +58,7 @@ class Claims:
         self._boxes = boxes
         self._reader = reader
         self._reports = reports
+        self._epochs = epochs
         self._delete = delete
         self._lock = threading.Lock()  # guards all that follows; nothing is waited for inside
         self._closed = False  # no thread waits here any more
@@ -105,13 +116,21 @@ class Claims:
 
         def claim(transaction: Transaction) -> None:
             rows, more = transaction.store.claim(channel, now=transaction.now, limit=count, delete=self._delete)
+            entries = [self._entry(transaction.store, row) for row in rows]
             # In the order of the commits, so that two claims on two threads cannot swap their messages.
-            transaction.after_commit.append(lambda: self._arrived(channel, count, rows, more=more))
+            transaction.after_commit.append(lambda: self._arrived(channel, count, entries, more=more))
 
         self._outbox.post(claim, lambda write: self._claimed(channel, count, write))
 
-    def _arrived(self, channel: str, asked: int, rows: Sequence[ClaimedRow], *, more: bool) -> None:
-        self._boxes.arrived(channel, asked, (Entry(*row) for row in rows))
+    def _entry(self, store: Store, row: ClaimedRow) -> Entry:
+        row_id, expires_at, payload, local = row
+        entry = Entry(row_id, expires_at, payload)
+        if local is not None:
+            entry.position = self._epochs.position_of_copy(store, local)
+        return entry
+
+    def _arrived(self, channel: str, asked: int, entries: Sequence[Entry], *, more: bool) -> None:
+        self._boxes.arrived(channel, asked, entries)
         if more:
             self._plentiful.add(channel)
         else:
@@ -134,7 +153,7 @@ class Claims:
         self._outbox.post(self._unclaim(channel, surplus), lambda write: self._released(channel, surplus, write))
 
     def _unclaim(self, channel: str, entries: Sequence[Entry]) -> Callable[[Transaction], None]:
-        rows = [(entry.id, entry.expires_at, entry.payload) for entry in entries]
+        rows = [(entry.id, entry.expires_at, entry.payload, copy_of(entry.position)) for entry in entries]
 
         def unclaim(transaction: Transaction) -> None:
             transaction.store.unclaim(channel, rows, now=transaction.now, deleted=self._delete)
@@ -206,7 +225,7 @@ class Claims:
         for channel in channels:
             rows, _ = transaction.store.claim(channel, now=transaction.now, limit=1, delete=self._delete)
             if rows:
-                return channel, Entry(*rows[0])
+                return channel, self._entry(transaction.store, rows[0])
         return None
 
     # Closing

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from channels_sqlite.delivery.abandoned import Abandoned
 from channels_sqlite.delivery.claims import Claims
+from channels_sqlite.delivery.epochs import Epochs
 from channels_sqlite.delivery.log import Log
 from channels_sqlite.delivery.mailbox import Waiter
 from channels_sqlite.delivery.mailboxes import Mailboxes, Taken
@@ -41,10 +42,26 @@ class Inbox:
         self.reader = Reader(database, reports)
         self.boxes = Mailboxes(options, reports.counters)
         self.members = Members(self.boxes)
+        self.epochs = Epochs()
         self.log = Log(
-            client, database, outbox, reader=self.reader, boxes=self.boxes, members=self.members, reports=reports
+            client,
+            database,
+            outbox,
+            reader=self.reader,
+            boxes=self.boxes,
+            members=self.members,
+            epochs=self.epochs,
+            reports=reports,
         )
-        self.claims = Claims(client, outbox, self.boxes, self.reader, reports, delete=options.message_retention == 0)
+        self.claims = Claims(
+            client,
+            outbox,
+            self.boxes,
+            self.reader,
+            reports,
+            epochs=self.epochs,
+            delete=options.message_retention == 0,
+        )
         self.progress = Progress(client, outbox, self.boxes)
         self._abandoned = Abandoned(
             client, outbox, self.boxes, self.members, reports, batch_size=options.trim_batch_size
@@ -92,6 +109,7 @@ class Inbox:
 
     def abandon(self) -> None:
         """In a forked child: threads of the parent may hold the locks for ever."""
+        self.epochs.given.abandon()
         self.claims.abandon()
         self.members.abandon()
         self.boxes.abandon()

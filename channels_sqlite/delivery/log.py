@@ -17,16 +17,19 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from channels_sqlite.concurrency.loops import running_loop
+from channels_sqlite.delivery.epochs import Epochs
 from channels_sqlite.delivery.mailbox import Entry
 from channels_sqlite.delivery.mailboxes import Mailboxes
 from channels_sqlite.delivery.members import Members
 from channels_sqlite.delivery.reader import Reader
+from channels_sqlite.delivery.withdrawals import Withdrawals
+from channels_sqlite.histories import Position
 from channels_sqlite.kinds import Kind
 from channels_sqlite.reports import Reports
 from channels_sqlite.storage.connections import Connections, OpenDatabase
 from channels_sqlite.storage.messages import LogRow
 from channels_sqlite.storage.outbox import Outbox
-from channels_sqlite.storage.transactions import Transaction
+from channels_sqlite.storage.transactions import ElsewhereError, Transaction
 
 __all__ = ["Log", "OwnRows"]
 
@@ -34,6 +37,7 @@ __all__ = ["Log", "OwnRows"]
 STEP_IDS = 2000
 STEP_BYTES = 2 * 1024 * 1024
 STEP_DELIVERIES = 1000
+BROADCASTS = frozenset({Kind.GROUP, Kind.KEPT})
 
 
 class OwnRows(NamedTuple):
@@ -68,6 +72,7 @@ class Log:
         reader: Reader,
         boxes: Mailboxes,
         members: Members,
+        epochs: Epochs,
         reports: Reports,
     ) -> None:
         self._client = client
@@ -76,11 +81,15 @@ class Log:
         self._reader = reader
         self._boxes = boxes
         self._members = members
+        self._epochs = epochs
         self._reports = reports
         self._own: deque[OwnRows] = deque()
         self._is_registered = False  # this process is, or somebody has deleted that it is
         self._read_at = 0.0  # seconds since 1970, when the log was last read
         self._broadcast: Broadcast | None = None  # the one whose members did not all fit into a step
+        self._withdrawals = Withdrawals()
+        self._withdrawn_by: Transaction | None = None  # that holds the turn at reading
+        self._epoch = ""  # of what this step reads, once it is known
         reader.register(self)
 
     def take_in(self, own: OwnRows) -> None:
@@ -90,7 +99,7 @@ class Log:
         """
         self._own.append(own)
         loop = running_loop()
-        if loop is not None and any(row.kind == Kind.GROUP for row in own.rows):
+        if loop is not None and any(row.kind in BROADCASTS for row in own.rows):
             self._reader.work_soon(loop)
         else:
             self._reader.work()
@@ -99,9 +108,13 @@ class Log:
 
     def read(self, connections: Connections, *, behind: bool) -> bool:
         """Deliver one step of the log; return whether there is more."""
-        if self._deliver_own(connections) and not behind:
-            return False
-        return self._step(connections)
+        self._epoch = ""
+        more = not self._deliver_own(connections) or behind
+        if more:
+            more = self._step(connections)
+        if self._withdrawals and self._broadcast is None:
+            self._withdrawals.passed(self._boxes.cursor)
+        return more
 
     def follow(self) -> None:
         """Nothing comes after it."""
@@ -169,17 +182,22 @@ class Log:
             if dropped:
                 self._reports.dropped(channel, abandoned=bool(abandoned))
             return 1
-        if row.kind == Kind.GROUP:
+        if row.kind in BROADCASTS:
             members = self._members.of(row.queue, row.id, time.time())
             if row.local:
                 excluded = frozenset(row.local.split(" "))
                 members = [channel for channel in members if channel not in excluded]
-            self._spread(Broadcast(row.queue, Entry(row.id, row.expires_at, row.payload, shared=True), members))
+            entry = Entry(row.id, row.expires_at, row.payload, shared=True)
+            if row.kind == Kind.KEPT:
+                members = self._place_in_history(entry, row.queue, members, connections)
+            self._spread(Broadcast(row.queue, entry, members))
             return 1 + len(members)
         if row.kind == Kind.MEMBERSHIP:
             channel = row.payload.decode("ascii", "replace")  # a name; any other is nobody's
             membership = connections.reader.store.member(row.queue, self._client, channel)
             self._members.set(row.queue, channel, membership)
+            if row.local is not None:  # somebody else has read the history for it, from that id on
+                self._boxes.withdraw(channel, row.queue, int(row.local) - 1, row.id)
             return 1
         if row.kind == Kind.FLUSH:
             self._boxes.clear()
@@ -187,6 +205,14 @@ class Log:
         else:
             self._reports.undecodable(row.id, f"its kind {row.kind} is not known")
         return 1
+
+    def _place_in_history(self, entry: Entry, group: str, members: list[str], connections: Connections) -> list[str]:
+        """Give a broadcast its position, and return the members that have not read it in the history."""
+        store = connections.reader.store  # of the snapshot that is being read
+        self._epoch = self._epoch or self._epochs.current(store)
+        self._epochs.told(store, entry.id)
+        entry.group, entry.position = group, str(Position(self._epoch, entry.id))
+        return self._withdrawals.without(group, entry.id, members) if self._withdrawals else members
 
     def _spread(self, broadcast: Broadcast) -> bool:
         """Hand a broadcast to the next members of this process; return whether some are left for the next step."""
@@ -204,6 +230,44 @@ class Log:
                 broadcast.group, broadcast.dropped, len(broadcast.members), abandoned=broadcast.abandoned
             )
         return False
+
+    # What is read from a history instead
+
+    def withdraw(self, transaction: Transaction, group: str, channel: str, after: int, up_to: int) -> None:
+        """Keep from a channel of this process's what its group was sent, with `after` < id <= `up_to`.
+
+        That is what waits here, and what was not read from the log yet. Nobody reads on until the transaction has ended
+        one way or the other, and what is failed goes back to its place. Call it last: raises ElsewhereError where an
+        event loop would have to wait.
+        """
+        self._hold_reading(transaction)
+        taken = self._boxes.withdraw(channel, group, after, up_to)
+        if taken:
+            transaction.undo.append(lambda: self._boxes.put_back(channel, taken))
+        if up_to > self._boxes.cursor:
+            transaction.undo.append(self._withdrawals.add(group, channel, after, up_to))
+        broadcast = self._broadcast
+        if broadcast is not None and broadcast.group == group and after < broadcast.entry.id <= up_to:
+            members = broadcast.members
+            left = [member for member in members[broadcast.done :] if member != channel]
+            broadcast.members = [*members[: broadcast.done], *left]
+            transaction.undo.append(lambda: setattr(broadcast, "members", members))
+
+    def _hold_reading(self, transaction: Transaction) -> None:
+        if self._withdrawn_by is transaction:
+            return
+        if not self._database.reading.acquire(blocking=running_loop() is None):
+            raise ElsewhereError
+        self._withdrawn_by = transaction
+        transaction.undo.append(self._read_again)
+        transaction.after_commit.insert(0, self._read_again)
+
+    def _read_again(self) -> None:
+        if self._withdrawn_by is not None:
+            self._withdrawn_by = None
+            self._database.reading.release()
+            if self._reader.wanted:
+                self._reader.work()
 
     # Where to read on
 

@@ -21,6 +21,10 @@ class Entry:
     expires_at: float  # seconds since 1970
     payload: bytes
     shared: bool = field(default=False, compare=False)
+    position: str = ""
+    """What the message is given as its `__position__`; "" for one that is of no group with history."""
+    group: str = ""
+    """The group with history that it was sent to, on process-specific channels."""
     template: Message | None = field(default=None, compare=False)
     """The message, to be copied for each member; None when it was not decoded yet, or is more than a flat dict."""
 

@@ -582,6 +582,30 @@ class Mailboxes:
                 self._consume(box.queue, len(box.entries) - len(kept))
                 box.entries = kept
 
+    # Messages that are read from a history instead
+
+    def withdraw(self, channel: str, group: str, after: int, up_to: int) -> list[Entry]:
+        """Take out of a process-specific channel what a group with history was sent, with `after` < id <= `up_to`."""
+        with self._lock:
+            box = self._boxes.get(channel)
+            if box is None:
+                return []
+            taken = [entry for entry in box.entries if entry.group == group and after < entry.id <= up_to]
+            if taken:
+                ids = {entry.id for entry in taken}
+                box.entries = deque(entry for entry in box.entries if entry.id not in ids)
+                self._consume(box.queue, len(taken))
+            return taken
+
+    def put_back(self, channel: str, entries: Sequence[Entry]) -> None:
+        """Undo `withdraw`: the entries get their places back."""
+        with self._lock:
+            box = self._box_of(channel)
+            box.entries = deque(sorted((*box.entries, *entries), key=lambda entry: entry.id))
+            box.queue.held += len(entries)
+            waiters = self._wakeable(channel)
+        self._notify(waiters)
+
     def abandon(self) -> None:
         """In a forked child: a thread of the parent may hold the lock for ever."""
         self._lock = threading.Lock()

@@ -40,7 +40,7 @@ class Schedule:
     ) -> Callable[[Transaction], str]:
         """Schedule a message for one channel; gives its ticket."""
         kind = Kind.SPECIFIC if "!" in channel else Kind.NORMAL
-        return self._add(kind, channel, payload, due_at, expiry=expiry, excluded=NOBODY)
+        return self._add(kind, channel, payload, due_at, expiry=expiry)
 
     def group_send_later(
         self,
@@ -49,12 +49,22 @@ class Schedule:
         due_at: float,
         expiry: float | None = None,
         excluded: frozenset[str] = NOBODY,
+        *,
+        history: bool = True,
     ) -> Callable[[Transaction], str]:
-        """Schedule a message for the members that a group will have; gives its ticket."""
-        return self._add(Kind.GROUP, group, payload, due_at, expiry=expiry, excluded=excluded)
+        """Schedule a message for the members that a group will have, and its history; gives its ticket."""
+        return self._add(Kind.GROUP, group, payload, due_at, expiry=expiry, excluded=excluded, history=history)
 
     def _add(
-        self, kind: Kind, name: str, payload: bytes, moment: float, *, expiry: float | None, excluded: frozenset[str]
+        self,
+        kind: Kind,
+        name: str,
+        payload: bytes,
+        moment: float,
+        *,
+        expiry: float | None,
+        excluded: frozenset[str] = NOBODY,
+        history: bool = True,
     ) -> Callable[[Transaction], str]:
         # Ids begin anew when all tables are emptied: a ticket must not cancel what came after that.
         token = secrets.token_hex(TOKEN_BYTES)
@@ -72,6 +82,7 @@ class Schedule:
                 created_at=transaction.now,
                 due_at=due_at,
                 expiry_s=self._operations.expiry_s(expiry),
+                history=history,
             )
             if earliest is None or due_at < earliest:
                 # Where nobody receives, this process looks at its ticks, and otherwise whoever comes next.
@@ -154,4 +165,4 @@ class Schedule:
     def _broadcast(self, transaction: Transaction, row: ScheduledRow) -> None:
         payload = transaction.store.take_scheduled(row)
         excluded = frozenset(row.excluded.split())
-        self._operations.group_send(row.name, (payload,), row.expiry_s, excluded)(transaction)
+        self._operations.group_send(row.name, (payload,), row.expiry_s, excluded, history=row.history)(transaction)

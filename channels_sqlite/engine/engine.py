@@ -13,6 +13,7 @@ import secrets
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 from django.db.utils import DatabaseError
 
@@ -22,6 +23,7 @@ from channels_sqlite.concurrency import endings, forks
 from channels_sqlite.concurrency.background import BackgroundThread
 from channels_sqlite.concurrency.reentry import exclusive
 from channels_sqlite.counters import Counters
+from channels_sqlite.delivery.history import Histories
 from channels_sqlite.delivery.inbox import Inbox
 from channels_sqlite.delivery.operations import Operations
 from channels_sqlite.delivery.schedule import Schedule
@@ -35,11 +37,14 @@ from channels_sqlite.options import Options
 from channels_sqlite.reports import Reports
 from channels_sqlite.storage.connections import OpenDatabase, Opened
 from channels_sqlite.storage.outbox import Outbox
+from channels_sqlite.storage.store import Store
 from channels_sqlite.storage.transactions import Transaction
 from channels_sqlite.waking.wakeups import Wakeups
 from channels_sqlite.waking.watches import Watches
 
 __all__ = ["Engine"]
+
+T = TypeVar("T")
 
 CLIENT_BYTES = 8
 TICK_S = 1.0
@@ -63,6 +68,9 @@ class Engine:
         self.inbox = Inbox(self.client, options, self.database, self.outbox, self.reports)
         self.operations = Operations(self.client, options, self.inbox, self.wakeups, self.reports)
         self.schedule = Schedule(self.operations, self.reports)
+        self.histories = Histories(
+            self.client, options, codec, inbox=self.inbox, operations=self.operations, reports=self.reports
+        )
         self._due_messages = DueMessages(
             self.client,
             self.schedule,
@@ -131,6 +139,10 @@ class Engine:
         if not self.can_receive():
             self._background.call(self._register_in_thread, give_up)
         return self.can_receive()
+
+    async def read_aside(self, query: Callable[[Store], T]) -> T:
+        """Return what `query` reads, which is never None, in the background thread; errors as `Reader.read`."""
+        return await self._background.acall(lambda: self.inbox.reader.read(query))
 
     def bury_the_dead_blocking(self) -> None:
         """Clear up after dead processes now, without waiting for the next round; for a thread without an event loop."""
@@ -210,6 +222,7 @@ class Engine:
             self._attempt("keeping the registration", self._registration.keep_up)
         self._attempt("housekeeping", self._housekeeping.run)
         self._attempt("closing unused sockets", self.wakeups.forget_gone)
+        self._attempt("keeping the note of ids", self.inbox.epochs.given.keep)
         self._seat.note()
         busy = self.outbox.commits != self._commits_seen
         self._commits_seen = self.outbox.commits
@@ -276,6 +289,7 @@ class Engine:
             self._seat.leave,
             self.watches.stop,
             self.wakeups.close,
+            self.inbox.epochs.given.close,
             self.database.close,
         )
         for step in steps:

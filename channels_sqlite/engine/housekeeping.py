@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 
 from channels_sqlite.engine.checkpoints import Checkpoints
+from channels_sqlite.engine.history_trimming import HistoryTrimming
 from channels_sqlite.engine.trimming import ROUND_S, Trimming
 from channels_sqlite.exceptions import ChannelDatabaseError
 from channels_sqlite.options import Options
@@ -57,6 +58,7 @@ class Housekeeping:
         self._reports = reports
         self._lock = ElectionLock(place, "housekeeping")
         self.trimming = Trimming(options, self._store, outbox, reports)
+        self.histories = HistoryTrimming(options, self._store, outbox, reports)
         self.checkpoints = Checkpoints(connections, place, outbox, reports)
         self._orphans_at = 0.0  # monotonic
         self._not_elected = 0  # rounds one after the other
@@ -70,6 +72,7 @@ class Housekeeping:
             # Each for itself: a full disk that keeps one from its work may be what another one mends.
             self._attempt("looking for dead processes", self.bury_the_dead)
             if self._options.auto_trim:
+                self._attempt("trimming histories", lambda: self.histories.trim(time.monotonic() + ROUND_S))
                 self._attempt("trimming", lambda: self.trimming.trim(time.monotonic() + ROUND_S))
             self._attempt("retiring what has expired", self.trimming.retire_expired)
         self._attempt("a checkpoint", self.checkpoints.do_if_due)
@@ -79,8 +82,11 @@ class Housekeeping:
         due_s: float | None = None
         if not self.checkpoints.wal_is_fresh:
             due_s = SOONEST_S
-        elif (rows_due_s := self.trimming.due_in_s()) is not None:
-            due_s = min(max(rows_due_s, SOONEST_S), LATEST_S)
+        else:
+            kept_due_s = self.histories.due_in_s if self._options.auto_trim else None
+            rows_due_s = [due for due in (self.trimming.due_in_s(), kept_due_s) if due is not None]
+            if rows_due_s:
+                due_s = min(max(min(rows_due_s), SOONEST_S), LATEST_S)
         if not self._connections.path or not flocks.have_flock():
             return due_s
         # Nobody tells when another process dies, or comes.

@@ -31,6 +31,8 @@ def decode(engine: Engine, channel: str, full_name: str, entry: Entry) -> Messag
         except UndecodableError as error:
             engine.reports.undecodable(entry.id, str(error))
             return None
+        if entry.position:
+            message["__position__"] = entry.position
         if entry.shared and is_flat(message):
             entry.template = message.copy()
     else:

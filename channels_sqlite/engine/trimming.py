@@ -105,7 +105,10 @@ class Trimming:
                     break
                 kept_from = row_id
                 looked_at += 1
-                if expires_at > now and state != State.DONE:  # it lives longer than rows are kept
+                if expires_at > now and (kind, state) != (
+                    Kind.NORMAL,
+                    State.DONE,
+                ):  # it lives longer than rows are kept
                     self._passed_over = True
                     continue
                 old.append(row_id)

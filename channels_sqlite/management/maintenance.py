@@ -97,8 +97,9 @@ class Maintenance:
         self._patiently(self._housekeeping.trimming.retire_expired)
         while self._patiently(self._housekeeping.trimming.trim_tasks):
             self._housekeeping.checkpoints.do_if_large()
+        total = self._patiently(self._housekeeping.histories.trim_fully)
+        self._housekeeping.checkpoints.do_if_large()
         first, last = self._patiently(self._range)
-        total = 0
         reached = -1
         while True:
             reached_before = reached

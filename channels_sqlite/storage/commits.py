@@ -20,7 +20,7 @@ from channels_sqlite.reports import Reports
 from channels_sqlite.storage.connections import Connections, OpenConnection, OpenDatabase
 from channels_sqlite.storage.errors import is_busy, is_harmless
 from channels_sqlite.storage.store import Store
-from channels_sqlite.storage.transactions import AnyWrite, Registered, Transaction
+from channels_sqlite.storage.transactions import AnyWrite, ElsewhereError, Registered, Transaction
 
 __all__ = ["Commits", "Wakeups", "fail"]
 
@@ -39,10 +39,6 @@ class Wakeups(Protocol):
 
     def wake(self, clients: set[str]) -> None:
         """Wake them."""
-
-
-class _ElsewhereError(Exception):
-    """A transaction may have to wait for another lock, which an event loop must not."""
 
 
 class Commits:
@@ -78,7 +74,7 @@ class Commits:
             )
             if registration is not None and not transaction.registered:
                 if connection is connections.inline and running_loop() is not None:
-                    raise _ElsewhereError
+                    raise ElsewhereError
                 registration.enter_in(transaction)
             for write in batch:
                 if not write.withdrawn:
@@ -87,7 +83,9 @@ class Commits:
                 self._wakeups.locate(transaction.wake, store)
             started = time.monotonic()
             store.commit()
-        except _ElsewhereError:
+        except ElsewhereError:
+            if transaction is not None:
+                transaction.take_back()
             _roll_back(store)
             return batch
         except sqlite3.Error as error:
@@ -135,7 +133,7 @@ def _apply(write: AnyWrite, transaction: Transaction) -> None:
     write.error = None
     try:
         write.result = write.apply(transaction)
-    except sqlite3.Error:
+    except (sqlite3.Error, ElsewhereError):
         raise
     except Exception as error:  # noqa: BLE001  # ChannelFull, say: it is this write's alone, which wrote nothing
         write.error = error

@@ -26,8 +26,8 @@ class LogRow(NamedTuple):
     payload: bytes
 
 
-ClaimedRow = tuple[int, float, bytes]
-"""A message taken from a normal channel: (id, expires_at, payload)."""
+ClaimedRow = tuple[int, float, bytes, "str | None"]
+"""A message taken from a normal channel: (id, expires_at, payload, local); see `models.Message`."""
 
 # The largest id given so far, which never falls, not even when the rows are gone: a trigger notes it then (see `ids`).
 # AUTOINCREMENT would write a page of its own for that at each commit, one of three
@@ -44,8 +44,11 @@ NEWEST_ID_AND_REGISTERED = f"""
 OLDEST_UP_TO = "SELECT created_at FROM channels_sqlite_message WHERE id <= ? ORDER BY id LIMIT 1"
 # Parameters: number of ids. Skips ids, so that "rows since a count" also covers rows that were put back.
 SKIP_IDS = f"INSERT OR REPLACE INTO channels_sqlite_lastid (id, last) SELECT 1, {_LARGEST_ID} + ?"
+# Parameters: id. Likewise, up to that one.
+SKIP_TO = f"INSERT OR REPLACE INTO channels_sqlite_lastid (id, last) SELECT 1, max({_LARGEST_ID}, ?)"
 # Parameters: prefix, kind, state, queue, local, client, created_at, expires_at, payload. At most one index entry a row:
-# normal channels in channels_sqlite_waiting, process-specific ones in channels_sqlite_addressed, broadcasts in none.
+# normal channels in channels_sqlite_waiting, process-specific ones in channels_sqlite_addressed, broadcasts in none, or
+# in channels_sqlite_kept where the group has history.
 INSERT_MESSAGE = f"""
     INSERT INTO channels_sqlite_message
         (id, prefix, kind, state, queue, local, client, created_at, expires_at, payload)
@@ -82,20 +85,20 @@ OLDEST_WAITING = f"""
 # Parameters: id, of one that waits. One by one they cost less than in one statement with the look for them.
 CLAIM = f"""
     UPDATE channels_sqlite_message SET state = {State.DONE.value} WHERE id = ?
-    RETURNING id, expires_at, CAST(payload AS BLOB)
+    RETURNING id, expires_at, CAST(payload AS BLOB), local
 """
 CLAIM_AND_DELETE = """
-    DELETE FROM channels_sqlite_message WHERE id = ? RETURNING id, expires_at, CAST(payload AS BLOB)
+    DELETE FROM channels_sqlite_message WHERE id = ? RETURNING id, expires_at, CAST(payload AS BLOB), local
 """
 # Parameters: id. The id keeps the message's place in the order.
 UNCLAIM = (
     f"UPDATE channels_sqlite_message SET state = {State.WAITING.value} WHERE id = ? AND state = {State.DONE.value}"
 )
-# Parameters: id, prefix, queue, now, expires_at, payload. The counterpart of CLAIM_AND_DELETE.
+# Parameters: id, prefix, queue, local, now, expires_at, payload. The counterpart of CLAIM_AND_DELETE.
 REINSERT = f"""
     INSERT OR IGNORE INTO channels_sqlite_message
         (id, prefix, kind, state, queue, local, client, created_at, expires_at, payload)
-    VALUES (?, ?, {Kind.NORMAL.value}, {State.WAITING.value}, ?, NULL, NULL, ?, ?, ?)
+    VALUES (?, ?, {Kind.NORMAL.value}, {State.WAITING.value}, ?, ?, NULL, ?, ?, ?)
 """
 # Parameters: client, after id, up to id, prefix, client, client. First the newest id, with whether the client is
 # registered, and then the log, in one statement and so of one snapshot. A range of the primary key; the payload is the
@@ -109,7 +112,7 @@ READ_LOG = f"""
     WHERE id > ? AND id <= ? AND prefix = ? AND (
         client = ?
         OR kind = {Kind.FLUSH.value}
-        OR (kind = {Kind.GROUP.value} AND EXISTS (
+        OR (kind IN ({Kind.GROUP.value}, {Kind.KEPT.value}) AND EXISTS (
             SELECT 1 FROM channels_sqlite_membership AS membership
             WHERE membership.prefix = message.prefix AND membership.group_name = message.queue
                 AND membership.client = ?
@@ -118,10 +121,11 @@ READ_LOG = f"""
 """
 # Parameters: time. Walks down the primary key from its end: what is looked for lies there.
 NEWEST_ID_BEFORE = "SELECT id FROM channels_sqlite_message WHERE created_at < ? ORDER BY id DESC LIMIT 1"
-# Parameters: after id, prefix, limit. The low end of the log.
-OLDEST = """
+# Parameters: after id, prefix, limit. The low end of the log, without what is kept of groups with history.
+OLDEST = f"""
     SELECT id, kind, state, created_at, expires_at FROM channels_sqlite_message
-    WHERE id > ? AND prefix = ? ORDER BY id LIMIT ?
+    WHERE id > ? AND prefix = ? AND NOT (kind = {Kind.KEPT.value} AND state = {State.LOGGED.value})
+    ORDER BY id LIMIT ?
 """
 # Parameters: id, time. It was found without a lock: all tables may have been emptied since, and ids begun anew.
 DELETE_MESSAGE = "DELETE FROM channels_sqlite_message WHERE id = ? AND created_at <= ?"
@@ -161,6 +165,10 @@ class Messages(Table):
         """Return the largest id of a message sent before `time_s` (seconds since 1970), or 0."""
         row: tuple[int] | None = self._execute(NEWEST_ID_BEFORE, (time_s,)).fetchone()
         return row[0] if row else 0
+
+    def skip_to(self, row_id: int) -> None:
+        """Give no id up to this one any more."""
+        self._execute(SKIP_TO, (row_id,))
 
     def insert(
         self,
@@ -212,9 +220,9 @@ class Messages(Table):
     def unclaim(self, channel: str, rows: Sequence[ClaimedRow], *, now: float, deleted: bool) -> None:
         """Put claimed messages back into their places."""
         self._execute(SKIP_IDS, (len(rows),))
-        for row_id, expires_at, payload in rows:
+        for row_id, expires_at, payload, local in rows:
             if deleted:
-                self._execute(REINSERT, (row_id, self._prefix, channel, now, expires_at, payload))
+                self._execute(REINSERT, (row_id, self._prefix, channel, local, now, expires_at, payload))
             else:
                 self._execute(UNCLAIM, (row_id,))
 

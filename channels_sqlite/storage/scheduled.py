@@ -7,7 +7,7 @@ those who look for what is due nothing, and the other way round.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from channels_sqlite.kinds import Kind
 from channels_sqlite.storage.table import Table
@@ -26,6 +26,7 @@ class ScheduledRow(NamedTuple):
     tries: int
     tried_at: float
     excluded: str
+    history: bool
 
 
 class Agenda(NamedTuple):
@@ -35,11 +36,11 @@ class Agenda(NamedTuple):
     held_up: bool
 
 
-# Parameters: prefix, kind, name, excluded, token, created_at, due_at, expiry_s, payload.
+# Parameters: prefix, kind, name, excluded, token, created_at, due_at, expiry_s, payload, history.
 SCHEDULE = """
     INSERT INTO channels_sqlite_scheduled
-        (prefix, kind, name, excluded, token, created_at, due_at, expiry_s, tries, tried_at, payload)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, 0, ?)
+        (prefix, kind, name, excluded, token, created_at, due_at, expiry_s, tries, tried_at, payload, history)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, 0, ?, ?)
 """
 # Parameters: id, prefix, token. Primary key.
 CANCEL = "DELETE FROM channels_sqlite_scheduled WHERE id = ? AND prefix = ? AND token = ?"
@@ -55,7 +56,7 @@ AGENDA = """
 """
 # Parameters: prefix, now, limit. Index channels_sqlite_due, in its order.
 DUE = """
-    SELECT id, kind, name, due_at, expiry_s, tries, tried_at, excluded FROM channels_sqlite_scheduled
+    SELECT id, kind, name, due_at, expiry_s, tries, tried_at, excluded, history FROM channels_sqlite_scheduled
     WHERE prefix = ? AND tries = 0 AND due_at <= ? ORDER BY due_at, id LIMIT ?
 """
 # Parameters: prefix, name. One probe of channels_sqlite_held_up.
@@ -66,7 +67,7 @@ NEXT_HELD_UP = """
 """
 # Parameters: prefix, name, limit. Index channels_sqlite_held_up, in its order.
 HELD_UP = """
-    SELECT id, kind, name, due_at, expiry_s, tries, tried_at, excluded FROM channels_sqlite_scheduled
+    SELECT id, kind, name, due_at, expiry_s, tries, tried_at, excluded, history FROM channels_sqlite_scheduled
     WHERE prefix = ? AND name = ? AND tries > 0 ORDER BY due_at, id LIMIT ?
 """
 # Parameters: tries, now, id.
@@ -91,9 +92,10 @@ class Scheduled(Table):
         created_at: float,
         due_at: float,
         expiry_s: float,
+        history: bool,
     ) -> int:
-        """Add a message and return its id."""
-        values = (self._prefix, kind, name, excluded, token, created_at, due_at, expiry_s, payload)
+        """Add a message and return its id. `history`: a group with history keeps it once it is sent."""
+        values = (self._prefix, kind, name, excluded, token, created_at, due_at, expiry_s, payload, history)
         return self._execute(SCHEDULE, values).lastrowid or 0
 
     def cancel(self, row_id: int, token: str) -> bool:
@@ -112,7 +114,7 @@ class Scheduled(Table):
 
     def due(self, now: float, limit: int) -> list[ScheduledRow]:
         """Return the new messages that are due, the earliest first."""
-        return [ScheduledRow(*row) for row in self._execute(DUE, (self._prefix, now, limit)).fetchall()]
+        return [_row(row) for row in self._execute(DUE, (self._prefix, now, limit)).fetchall()]
 
     def is_held_up(self, name: str) -> bool:
         """Whether messages for a channel are held up, behind which others must wait."""
@@ -125,7 +127,7 @@ class Scheduled(Table):
 
     def held_up(self, name: str, limit: int) -> list[ScheduledRow]:
         """Return the messages that are held up for a channel, the earliest first."""
-        return [ScheduledRow(*row) for row in self._execute(HELD_UP, (self._prefix, name, limit)).fetchall()]
+        return [_row(row) for row in self._execute(HELD_UP, (self._prefix, name, limit)).fetchall()]
 
     def tried(self, row: ScheduledRow, now: float) -> None:
         """Note that a message has found its channel full once more."""
@@ -140,3 +142,8 @@ class Scheduled(Table):
         """Return how many messages are to be sent later, those included that are held up."""
         count: int = self._execute(COUNT_SCHEDULED, (self._prefix,)).fetchone()[0]
         return count
+
+
+def _row(values: tuple[Any, ...]) -> ScheduledRow:  # Any: of the types of its columns
+    row = ScheduledRow(*values)
+    return row._replace(history=bool(row.history))

@@ -11,6 +11,7 @@ import time
 
 from channels_sqlite.kinds import Kind
 from channels_sqlite.storage.groups import Groups
+from channels_sqlite.storage.history import Kept
 from channels_sqlite.storage.messages import Messages
 from channels_sqlite.storage.overview import Overview
 from channels_sqlite.storage.readers import Readers
@@ -58,10 +59,12 @@ PROBES = (
     """,
     "SELECT id, prefix, channel, client FROM channels_sqlite_listener LIMIT 0",
     """
-    SELECT id, prefix, kind, name, excluded, token, created_at, due_at, expiry_s, tries, tried_at, payload
+    SELECT id, prefix, kind, name, excluded, token, created_at, due_at, expiry_s, tries, tried_at, payload, history
     FROM channels_sqlite_scheduled LIMIT 0
     """,
     "SELECT id, last FROM channels_sqlite_lastid LIMIT 0",
+    "SELECT prefix, epoch, place, first FROM channels_sqlite_historyepoch LIMIT 0",
+    "SELECT id, prefix, group_name, floor FROM channels_sqlite_historyfloor LIMIT 0",
     """
     SELECT id, key, prefix, backend, queue, is_async, state, priority, due_at, path, payload, unique_key, enqueued_at,
         run_after, started_at, last_attempted_at, finished_at, kept_until, failure_retention, worker, worker_ids,
@@ -72,7 +75,7 @@ PROBES = (
 )
 
 
-class Store(Messages, Groups, Readers, Scheduled, Overview, Tasks, TaskSchedules):
+class Store(Messages, Groups, Readers, Scheduled, Kept, Overview, Tasks, TaskSchedules):
     """The statements on one connection, for the layer with this `prefix`."""
 
     def begin(self) -> None:

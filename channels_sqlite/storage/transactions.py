@@ -12,10 +12,14 @@ from channels_sqlite.sending import INLINE_BYTES
 from channels_sqlite.storage.messages import LogRow
 from channels_sqlite.storage.store import Store
 
-__all__ = ["AnyWrite", "GivenUpError", "Registered", "Transaction", "Write"]
+__all__ = ["AnyWrite", "ElsewhereError", "GivenUpError", "Registered", "Transaction", "Write"]
 
 
 T = TypeVar("T")
+
+
+class ElsewhereError(Exception):
+    """A transaction may have to wait for another lock, which an event loop must not: the thread is to do it."""
 
 
 class GivenUpError(Exception):

@@ -26,6 +26,7 @@ from channels_sqlite.concurrency.gate import Stop
 from channels_sqlite.concurrency.loops import running_loop
 from channels_sqlite.concurrency.signals import ended_by_signals
 from channels_sqlite.exceptions import LayerClosedError
+from channels_sqlite.histories import History, require_flag, require_question
 from channels_sqlite.layers import SqliteChannelLayer
 from channels_sqlite.sending import require_due, require_excluded, require_expiry, require_messages
 from channels_sqlite.sync.foreign import ForeignBlocking
@@ -225,14 +226,15 @@ class SyncChannelLayer:
         *,
         exclude: str | Collection[str] | None = None,
         expiry: float | None = None,
+        history: bool = True,
     ) -> None:
         """Send `message` to every channel that is a member of `group` now, but for those that `exclude` names.
 
-        Full members are skipped and logged. `expiry` as in `send`. Raises TypeError, ValueError, MessageTooLarge and
-        ChannelDatabaseError as `send` does.
+        Full members are skipped and logged. `expiry` as in `send`. A group with history keeps the message, unless
+        `history` is False. Raises TypeError, ValueError, MessageTooLarge and ChannelDatabaseError as `send` does.
         """
-        excluded = self._check("group_send", group, expiry=expiry, exclude=exclude)
-        self._blocking.group_send(group, (self._blocking.encode(message),), expiry, excluded)
+        excluded = self._check("group_send", group, expiry=expiry, exclude=exclude, history=history)
+        self._blocking.group_send(group, (self._blocking.encode(message),), expiry, excluded, history=history)
 
     def group_send_on_commit(
         self,
@@ -241,12 +243,14 @@ class SyncChannelLayer:
         *,
         exclude: str | Collection[str] | None = None,
         expiry: float | None = None,
+        history: bool = True,
         using: str = DEFAULT_DB_ALIAS,
     ) -> None:
         """Send `message` to the members that `group` has once the transaction commits; see `send_on_commit`."""
-        excluded = self._check("group_send_on_commit", group, expiry=expiry, exclude=exclude)
+        excluded = self._check("group_send_on_commit", group, expiry=expiry, exclude=exclude, history=history)
         encoded = (self._blocking.encode(message),)
-        _on_commit(partial(self._blocking.group_send, group, encoded, expiry, excluded), f"to group {group!r}", using)
+        send = partial(self._blocking.group_send, group, encoded, expiry, excluded, history=history)
+        _on_commit(send, f"to group {group!r}", using)
 
     def group_send_many(
         self,
@@ -255,16 +259,17 @@ class SyncChannelLayer:
         *,
         exclude: str | Collection[str] | None = None,
         expiry: float | None = None,
+        history: bool = True,
     ) -> None:
         """Send `messages` to the members of `group`, in their order and in one transaction; see `send_many`.
 
-        A member that has no room for all of them gets the first ones. `exclude` as in `group_send`. Raises TypeError,
-        ValueError, MessageTooLarge and ChannelDatabaseError as `send_many` does.
+        A member that has no room for all of them gets the first ones. `exclude` and `history` as in `group_send`.
+        Raises TypeError, ValueError, MessageTooLarge and ChannelDatabaseError as `send_many` does.
         """
-        excluded = self._check("group_send_many", group, expiry=expiry, exclude=exclude)
+        excluded = self._check("group_send_many", group, expiry=expiry, exclude=exclude, history=history)
         encoded = self._encode_all(messages)
         if encoded:
-            self._blocking.group_send(group, encoded, expiry, excluded)
+            self._blocking.group_send(group, encoded, expiry, excluded, history=history)
 
     def group_send_later(
         self,
@@ -275,15 +280,17 @@ class SyncChannelLayer:
         at: datetime | None = None,
         exclude: str | Collection[str] | None = None,
         expiry: float | None = None,
+        history: bool = True,
     ) -> str:
         """Send `message` to the members that `group` will have, later; return a ticket for `cancel`; see `send_later`.
 
-        `exclude` as in `group_send`. Raises TypeError, ValueError, MessageTooLarge and ChannelDatabaseError as
-        `send_later` does.
+        `exclude` and `history` as in `group_send`; it is kept once it is sent. Raises TypeError, ValueError,
+        MessageTooLarge and ChannelDatabaseError as `send_later` does.
         """
-        excluded = self._check("group_send_later", group, expiry=expiry, exclude=exclude)
+        excluded = self._check("group_send_later", group, expiry=expiry, exclude=exclude, history=history)
         due_at = require_due(delay, at)
-        return self._blocking.group_send_later(group, self._blocking.encode(message), due_at, expiry, excluded)
+        encoded = self._blocking.encode(message)
+        return self._blocking.group_send_later(group, encoded, due_at, expiry, excluded, history=history)
 
     def group_add(self, group: str, channel: str) -> None:
         """Make `channel` a member of `group` for `group_expiry` seconds, or renew its membership."""
@@ -311,9 +318,42 @@ class SyncChannelLayer:
         names.require_group_name(group)
         return len(self._blocking.group_channels(group))
 
+    def group_subscribe(
+        self, group: str, channel: str, *, since: object = None, last: int | None = None
+    ) -> History[Message]:
+        """Make `channel` a member of `group`, as `group_add` does, and return what the group was sent.
+
+        `since` is a position: what came after it, or all that is kept where that is not known, and then `recovered` is
+        False. It may be anything, as it comes from clients. `last`: the newest messages, so many at most. Neither:
+        none. A message is either among the entries or is received on the channel later, never both; what waits there
+        and is among the entries is withdrawn (not from a normal channel).
+
+        Raises:
+            TypeError: a name is invalid, `since` and `last` were both given, or `last` is no whole number.
+            ValueError: no pattern of the option `history` matches the group, or `last` is less than 1.
+            ChannelDatabaseError: the database could not be written; the text says why and what to do.
+            NotImplementedError: the layer is another package's.
+        """
+        _require_no_loop("group_subscribe")
+        names.require_group_name(group)
+        names.require_channel_name(channel)
+        require_question(since, last)
+        self._blocking.require("group_subscribe")
+        return self._blocking.group_subscribe(group, channel, since, last)
+
+    def group_history(self, group: str, *, since: object = None, last: int | None = None) -> History[Message]:
+        """Return what `group` was sent, without joining it; see `group_subscribe`, with whose errors."""
+        _require_no_loop("group_history")
+        names.require_group_name(group)
+        require_question(since, last)
+        self._blocking.require("group_history")
+        return self._blocking.group_history(group, since, last)
+
     # What all that sends checks first
 
-    def _check(self, method: str, name: object, *, expiry: object = None, exclude: object = None) -> frozenset[str]:
+    def _check(
+        self, method: str, name: object, *, expiry: object = None, exclude: object = None, history: object = True
+    ) -> frozenset[str]:
         """Check all but the message; return who is excluded."""
         _require_no_loop(method)
         if method.startswith("group_"):
@@ -321,6 +361,7 @@ class SyncChannelLayer:
         else:
             names.require_channel_name(name)
         require_expiry(expiry)
+        require_flag(history)
         excluded = require_excluded(exclude)
         self._blocking.require(method, expiry=expiry, exclude=exclude)
         return excluded
@@ -332,7 +373,7 @@ class SyncChannelLayer:
     # Life cycle
 
     def flush(self) -> None:
-        """Delete all messages, those that were to be sent later, and all memberships, in every process."""
+        """Delete all messages, kept ones and those to be sent later too, and all memberships, in every process."""
         _require_no_loop("flush")
         self._blocking.flush()
 

@@ -13,6 +13,7 @@ from channels.layers import BaseChannelLayer, InMemoryChannelLayer
 
 from channels_sqlite.codec import Message
 from channels_sqlite.concurrency.gate import Stop
+from channels_sqlite.histories import History
 from channels_sqlite.sync.foreign_calls import ForeignCalls, plain, require
 from channels_sqlite.sync.foreign_listening import ForeignListening
 
@@ -50,6 +51,8 @@ class ForeignBlocking:
         encoded: Sequence[Message],
         expiry: float | None,  # noqa: ARG002  # is None
         excluded: frozenset[str],  # noqa: ARG002  # is empty
+        *,
+        history: bool,  # noqa: ARG002  # there is none to be kept in
     ) -> None:
         """Call the layer's `group_send`."""
         async_to_sync(self._each)(self._layer.group_send, group, encoded)
@@ -65,7 +68,14 @@ class ForeignBlocking:
         raise NotImplementedError
 
     def group_send_later(
-        self, group: str, encoded: Message, due_at: float, expiry: float | None, excluded: frozenset[str]
+        self,
+        group: str,
+        encoded: Message,
+        due_at: float,
+        expiry: float | None,
+        excluded: frozenset[str],
+        *,
+        history: bool,
     ) -> str:
         """Is refused by `require`."""
         raise NotImplementedError
@@ -85,6 +95,14 @@ class ForeignBlocking:
     def group_channels(self, group: str) -> list[str]:
         """Ask the layer, where it can tell."""
         return async_to_sync(ForeignCalls(self._layer).group_channels)(group)
+
+    def group_subscribe(self, group: str, channel: str, since: object, last: int | None) -> History[Message]:
+        """Is refused by `require`."""
+        raise NotImplementedError
+
+    def group_history(self, group: str, since: object, last: int | None) -> History[Message]:
+        """Is refused by `require`."""
+        raise NotImplementedError
 
     def new_channel(self, prefix: str) -> str:
         """Call the layer's `new_channel`."""

@@ -10,6 +10,7 @@ from channels.layers import BaseChannelLayer, InMemoryChannelLayer
 
 from channels_sqlite import names
 from channels_sqlite.codec import Codec, Message
+from channels_sqlite.histories import History, require_flag, require_question
 from channels_sqlite.options import Options
 from channels_sqlite.sending import require_due, require_excluded, require_expiry, require_messages
 
@@ -61,9 +62,11 @@ class ForeignCalls:
         *,
         exclude: str | Collection[str] | None = None,
         expiry: float | None = None,
+        history: bool = True,
     ) -> None:
         """Call the layer's `group_send`."""
         require_expiry(expiry)
+        require_flag(history)
         require_excluded(exclude)
         require(self._layer, "group_send", expiry=expiry, exclude=exclude)
         await self._layer.group_send(group, plain(message))
@@ -75,9 +78,11 @@ class ForeignCalls:
         *,
         exclude: str | Collection[str] | None = None,
         expiry: float | None = None,
+        history: bool = True,
     ) -> None:
         """Call the layer's `group_send` for one after the other: what comes before an error is sent."""
         require_expiry(expiry)
+        require_flag(history)
         require_excluded(exclude)
         require(self._layer, "group_send_many", expiry=expiry, exclude=exclude)
         for message in _all_plain(messages):
@@ -92,11 +97,13 @@ class ForeignCalls:
         at: datetime | None = None,
         exclude: str | Collection[str] | None = None,
         expiry: float | None = None,
+        history: bool = True,
     ) -> str:
         """Raise NotImplementedError."""
         names.require_group_name(group)
         plain(message)
         require_expiry(expiry)
+        require_flag(history)
         require_excluded(exclude)
         require_due(delay, at)
         _refuse(self._layer, "group_send_later")
@@ -112,6 +119,21 @@ class ForeignCalls:
     async def group_discard(self, group: str, channel: str) -> None:
         """Call the layer's `group_discard`."""
         await self._layer.group_discard(group, channel)
+
+    async def group_subscribe(
+        self, group: str, channel: str, *, since: object = None, last: int | None = None
+    ) -> History[Message]:
+        """Raise NotImplementedError."""
+        names.require_group_name(group)
+        names.require_channel_name(channel)
+        require_question(since, last)
+        _refuse(self._layer, "group_subscribe")
+
+    async def group_history(self, group: str, *, since: object = None, last: int | None = None) -> History[Message]:
+        """Raise NotImplementedError."""
+        names.require_group_name(group)
+        require_question(since, last)
+        _refuse(self._layer, "group_history")
 
     async def group_channels(self, group: str) -> list[str]:
         """Return the members of a group, sorted; raise NotImplementedError where the layer cannot tell."""

@@ -16,10 +16,12 @@ from channels_sqlite.codec import Message
 from channels_sqlite.concurrency import endings
 from channels_sqlite.concurrency.gate import Stop
 from channels_sqlite.concurrency.reentry import exclusive
+from channels_sqlite.delivery.history import Reading
 from channels_sqlite.delivery.mailboxes import Taken
 from channels_sqlite.engine import receive as receiving
 from channels_sqlite.engine.engine import Engine
 from channels_sqlite.exceptions import ChannelDatabaseError, LayerClosedError
+from channels_sqlite.histories import History
 from channels_sqlite.layers import SqliteChannelLayer, close_layer, codec_of, engine_of, options_of
 from channels_sqlite.storage.store import Store
 from channels_sqlite.storage.transactions import Transaction
@@ -54,20 +56,33 @@ class SqliteBlocking:
         """Append the messages, committed when this returns; in an open transaction of this thread, with it."""
         self.write(lambda engine: engine.operations.send(channel, encoded, expiry), _size(encoded))
 
-    def group_send(self, group: str, encoded: Sequence[bytes], expiry: float | None, excluded: frozenset[str]) -> None:
+    def group_send(
+        self, group: str, encoded: Sequence[bytes], expiry: float | None, excluded: frozenset[str], *, history: bool
+    ) -> None:
         """Likewise."""
-        self.write(lambda engine: engine.operations.group_send(group, encoded, expiry, excluded), _size(encoded))
+        self.write(
+            lambda engine: engine.operations.group_send(group, encoded, expiry, excluded, history=history),
+            _size(encoded),
+        )
 
     def send_later(self, channel: str, encoded: bytes, due_at: float, expiry: float | None) -> str:
         """Likewise."""
         return self.write(lambda engine: engine.schedule.send_later(channel, encoded, due_at, expiry), len(encoded))
 
     def group_send_later(
-        self, group: str, encoded: bytes, due_at: float, expiry: float | None, excluded: frozenset[str]
+        self,
+        group: str,
+        encoded: bytes,
+        due_at: float,
+        expiry: float | None,
+        excluded: frozenset[str],
+        *,
+        history: bool,
     ) -> str:
         """Likewise."""
         return self.write(
-            lambda engine: engine.schedule.group_send_later(group, encoded, due_at, expiry, excluded), len(encoded)
+            lambda engine: engine.schedule.group_send_later(group, encoded, due_at, expiry, excluded, history=history),
+            len(encoded),
         )
 
     def cancel(self, ticket: str) -> bool:
@@ -81,6 +96,12 @@ class SqliteBlocking:
     def group_discard(self, group: str, channel: str) -> None:
         """Likewise."""
         self.write(lambda engine: engine.operations.group_discard(group, channel))
+
+    def group_subscribe(self, group: str, channel: str, since: object, last: int | None) -> History[Message]:
+        """Likewise; what is read in a transaction that rolls back was not joined for."""
+        histories = engine_of(self._layer).histories
+        question = histories.ask(group, since, last)
+        return histories.decode(self.write(lambda engine: engine.histories.subscribe(question, channel)))
 
     def flush(self) -> None:
         """Likewise."""
@@ -117,6 +138,15 @@ class SqliteBlocking:
     def group_channels(self, group: str) -> list[str]:
         """Read the members."""
         return self.read(lambda store: store.group_channels(group, time.time()))
+
+    def group_history(self, group: str, since: object, last: int | None) -> History[Message]:
+        """Read what is kept, with the write lock only where an epoch begins."""
+        histories = engine_of(self._layer).histories
+        question = histories.ask(group, since, last)
+        reading = self.read(lambda store: engine_of(self._layer).histories.read(store, question, time.time()) or False)
+        if not isinstance(reading, Reading):
+            reading = self.write(lambda engine: engine.histories.read_in(question))
+        return histories.decode(reading)
 
     def read(self, query: Callable[[Store], T]) -> T:
         """Return what `query` reads, which is never None; in an open transaction of this thread, what that sees."""

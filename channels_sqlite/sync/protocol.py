@@ -7,6 +7,7 @@ from typing import Protocol, TypeVar
 
 from channels_sqlite.codec import Message
 from channels_sqlite.concurrency.gate import Stop
+from channels_sqlite.histories import History
 
 __all__ = ["BlockingLayer"]
 
@@ -25,14 +26,16 @@ class BlockingLayer(Protocol[E]):
     def send(self, channel: str, encoded: Sequence[E], expiry: float | None) -> None:
         """Send to one channel, or raise ChannelFull."""
 
-    def group_send(self, group: str, encoded: Sequence[E], expiry: float | None, excluded: frozenset[str]) -> None:
+    def group_send(
+        self, group: str, encoded: Sequence[E], expiry: float | None, excluded: frozenset[str], *, history: bool
+    ) -> None:
         """Send to all members but these."""
 
     def send_later(self, channel: str, encoded: E, due_at: float, expiry: float | None) -> str:
         """Schedule for one channel; return the ticket."""
 
     def group_send_later(
-        self, group: str, encoded: E, due_at: float, expiry: float | None, excluded: frozenset[str]
+        self, group: str, encoded: E, due_at: float, expiry: float | None, excluded: frozenset[str], *, history: bool
     ) -> str:
         """Schedule for all members but these; return the ticket."""
 
@@ -47,6 +50,12 @@ class BlockingLayer(Protocol[E]):
 
     def group_channels(self, group: str) -> list[str]:
         """Return the members, sorted; raise NotImplementedError where the layer cannot tell."""
+
+    def group_subscribe(self, group: str, channel: str, since: object, last: int | None) -> History[Message]:
+        """Add or renew a member and return what the group was sent."""
+
+    def group_history(self, group: str, since: object, last: int | None) -> History[Message]:
+        """Return what the group was sent."""
 
     def new_channel(self, prefix: str) -> str:
         """Return a new name that only this process receives on."""

@@ -21,6 +21,7 @@ from django.db.migrations.state import ProjectState
 
 from channels_sqlite.db_routers import APP_LABEL
 from channels_sqlite.storage import isolation
+from channels_sqlite.storage.history import raise_floors_of_what_is_deleted
 from channels_sqlite.storage.ids import keep_ids_from_coming_back
 from channels_sqlite.storage.isolation import TEMPLATE, VARIABLE
 
@@ -140,3 +141,4 @@ def _migrate(wrapper: DatabaseWrapper) -> None:
             state = migration.apply(state, editor)
         recorder.record_applied(APP_LABEL, name)
     keep_ids_from_coming_back(wrapper.alias)
+    raise_floors_of_what_is_deleted(wrapper.alias)

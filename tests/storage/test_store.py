@@ -81,10 +81,10 @@ def test_the_data_version_changes_with_commits_of_others_alone(store: Store, tmp
 def test_claims_come_oldest_first_and_only_once(store: Store) -> None:
     ids = [insert(store, payload=b"%d" % number) for number in range(5)]
     first, more = store.claim("jobs", now=NOW, limit=2, delete=False)
-    assert first == [(ids[0], LATER, b"0"), (ids[1], LATER, b"1")]
+    assert first == [(ids[0], LATER, b"0", None), (ids[1], LATER, b"1", None)]
     assert more
     second, more = store.claim("jobs", now=NOW, limit=3, delete=False)
-    assert [row_id for row_id, _, _ in second] == ids[2:]
+    assert [row_id for row_id, *_ in second] == ids[2:]
     assert not more
     assert store.claim("jobs", now=NOW, limit=10, delete=False) == ([], False)
 
@@ -100,7 +100,7 @@ def test_expired_messages_are_neither_claimed_nor_counted(store: Store) -> None:
     insert(store, expires_at=NOW)
     fresh = insert(store)
     assert store.count_waiting("jobs", now=NOW, limit=10) == 1
-    assert [row_id for row_id, _, _ in store.claim("jobs", now=NOW, limit=10, delete=False)[0]] == [fresh]
+    assert [row_id for row_id, *_ in store.claim("jobs", now=NOW, limit=10, delete=False)[0]] == [fresh]
 
 
 @pytest.mark.parametrize("deleted", [False, True])
@@ -109,7 +109,7 @@ def test_what_is_put_back_returns_to_its_place(store: Store, deleted: bool) -> N
     claimed, _ = store.claim("jobs", now=NOW, limit=2, delete=deleted)
     store.unclaim("jobs", claimed[1:], now=NOW, deleted=deleted)
     rows, _ = store.claim("jobs", now=NOW, limit=10, delete=deleted)
-    assert rows == [(ids[1], LATER, b"1"), (ids[2], LATER, b"2")]
+    assert rows == [(ids[1], LATER, b"1", None), (ids[2], LATER, b"2", None)]
 
 
 def test_putting_back_counts_as_new_rows_for_who_counts_by_ids(store: Store) -> None:
