@@ -164,7 +164,8 @@ class HistoryTrimming:
             if retention:
                 wanted = created_at > found_at - retention or expires_at > found_at
             else:
-                wanted = expires_at > found_at and (lowest is None or row_id > lowest)
+                # Who registers later begins with what is sent then.
+                wanted = expires_at > found_at and lowest is not None and row_id > lowest
             (left if wanted else deleted).append(row_id)
         newest = max(found_at, *(created_at for _, created_at, _ in rows))  # the clock may have been set back
 

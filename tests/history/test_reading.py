@@ -165,15 +165,22 @@ async def test_a_message_of_its_own_expiry_and_without_some_is_kept_like_any(kee
 
 
 async def test_batches_and_what_was_scheduled_are_kept(keeping: SqliteChannelLayer) -> None:
-    await keeping.group_send_many("room", [{"type": "chat", "n": 1}, {"type": "chat", "n": 2}])
-    await keeping.group_send_later("room", {"type": "chat", "n": 3}, delay=0)
     channel = await keeping.new_channel()
     await keeping.group_add("room", channel)
-    live = await asyncio.wait_for(keeping.receive(channel), 10)
-    assert live["n"] == 3
+    await keeping.group_send_many("room", [{"type": "chat", "n": 1}, {"type": "chat", "n": 2}])
+    await keeping.group_send_later("room", {"type": "chat", "n": 3}, delay=0.1)
+    live = [await asyncio.wait_for(keeping.receive(channel), 10) for _ in range(3)]
     history = await keeping.group_history("room", last=10)
     assert texts(history) == [1, 2, 3]
-    assert history.entries[-1].position == live["__position__"]
+    assert [entry.position for entry in history.entries] == [message["__position__"] for message in live]
+
+
+async def test_what_is_scheduled_is_kept_once_it_is_sent(keeping: SqliteChannelLayer) -> None:
+    await keeping.group_send_later("room", {"type": "chat", "n": 1}, delay=3600)
+    history = await keeping.group_history("room", last=10)
+    assert history.entries == []
+    await send(keeping, 2)
+    assert texts(await keeping.group_history("room", since=history.position)) == [2]
 
 
 async def test_what_is_not_to_be_kept_is_not_and_has_no_position(keeping: SqliteChannelLayer) -> None:
@@ -252,9 +259,9 @@ async def test_a_normal_channel_that_is_a_member_gets_positions_too(
 
 async def test_a_group_of_which_nothing_is_kept_is_named(keeping: SqliteChannelLayer) -> None:
     channel = await keeping.new_channel()
-    with pytest.raises(ValueError, match="'news'.*\"history\""):
+    with pytest.raises(ValueError, match=r"'news'.*\"history\""):
         await keeping.group_subscribe("news", channel)
-    with pytest.raises(ValueError, match="'news'.*\"history\""):
+    with pytest.raises(ValueError, match=r"'news'.*\"history\""):
         await keeping.group_history("news")
     assert await keeping.group_channels("news") == []
 

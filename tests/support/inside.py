@@ -26,6 +26,7 @@ from channels_sqlite.engine.seat import Seat
 from channels_sqlite.layers import SqliteChannelLayer, close_layer
 from channels_sqlite.storage.outbox import Outbox
 from channels_sqlite.storage.store import Store
+from channels_sqlite.storage.transactions import Transaction, Write
 from channels_sqlite.waking.thread_watch import ThreadWatch
 from channels_sqlite.waking.wake_socket import WakeSocket
 
@@ -186,6 +187,14 @@ def is_offloaded(outbox: Outbox) -> bool:
 def is_waiting_for_the_lock(outbox: Outbox) -> bool:
     """Whether the background thread has all that is queued in hand."""
     return outbox._offloaded and not outbox._queue
+
+
+def attempt(engine: Engine, apply: Callable[[Transaction], object]) -> None:
+    """Run one transaction in this thread; what it raises comes here, Ctrl-C included."""
+    connections = engine.database.connections
+    assert connections is not None, "nothing was opened"
+    with engine.database.writing:
+        engine.outbox._commits.attempt(connections.inline, connections, [Write(apply)], set())
 
 
 def sleepers(watch: ThreadWatch) -> int:
