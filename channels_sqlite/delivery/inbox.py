@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from channels_sqlite.delivery.abandoned import Abandoned
 from channels_sqlite.delivery.claims import Claims
+from channels_sqlite.delivery.departures import Departures
 from channels_sqlite.delivery.epochs import Epochs
 from channels_sqlite.delivery.log import Log
 from channels_sqlite.delivery.mailbox import Waiter
@@ -63,6 +64,7 @@ class Inbox:
             delete=options.message_retention == 0,
         )
         self.progress = Progress(client, outbox, self.boxes)
+        self.departures = Departures(client, outbox, self.boxes, self.members, reports)
         self._abandoned = Abandoned(
             client, outbox, self.boxes, self.members, reports, batch_size=options.trim_batch_size
         )
@@ -89,9 +91,11 @@ class Inbox:
         evicted = self.boxes.sweep(all_waiters=loops_closed, is_member=self.members.is_member)
         for channel in evicted:
             self.claims.hand_on(channel)
+        self.boxes.note_gaps([channel for _, channel in ended])
         for group, channel in ended:
             self._reports.membership_ended(group, channel, self._options.group_expiry)
         self._abandoned.end_memberships()
+        self.departures.retry()
 
     def shut(self, *, tell: bool = True) -> None:
         """Fail every receiver, those included that are on their way to wait.

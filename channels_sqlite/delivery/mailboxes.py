@@ -20,6 +20,7 @@ from channels_sqlite import names
 from channels_sqlite.concurrency.loops import running_loop
 from channels_sqlite.counters import Counters
 from channels_sqlite.delivery.consumers import CANCELLED, Consumer, consumer_of
+from channels_sqlite.delivery.gaps import Gaps
 from channels_sqlite.delivery.mailbox import Entry, Mailbox, Queue, Waiter
 from channels_sqlite.exceptions import LayerClosedError
 from channels_sqlite.options import Options
@@ -70,6 +71,9 @@ class Mailboxes:
         self._absent: dict[str, Consumer] = {}
         # Channels where a message has expired unread that may be abandoned; whoever receives takes his out.
         self._lapsed: set[str] = set()
+        self._gaps = Gaps()
+        self.missed: Callable[[str], bool] = self._gaps.missed
+        """Returns whether a channel, whose receiver watches for gaps, has missed a message; takes no lock."""
         self.on_left: Callable[[str], object] = self.wake
         """Called when a receiver has left a channel: what it was woken for is another's."""
         self.on_due: Callable[[], object] = _nothing
@@ -254,6 +258,8 @@ class Mailboxes:
         now = time.time()
         if entry.expires_at <= now:
             self._counters.dropped_expired += len(channels)
+            with self._lock:
+                self._gaps.note(channels)
             return 0, 0
         with self._lock:
             self.cursor = entry.id
@@ -295,6 +301,8 @@ class Mailboxes:
         self._hold(channels)
         for box in full:
             self._consume(box.queue)
+        if full:
+            self._gaps.note(box.channel for box in full)
         return full, notify
 
     def _hold(self, channels: Sequence[str]) -> None:
@@ -525,12 +533,14 @@ class Mailboxes:
         self._counters.dropped_expired += dropped
         if box.specific:
             self._consume(box.queue, dropped)
+            self._gaps.note((box.channel,))
             if box.consumer is not None:
                 self._lapsed.add(box.channel)
 
     def clear(self) -> None:
         """Drop every message; receivers keep waiting."""
         with self._lock:
+            self._gaps.note_all()
             for box in self._boxes.values():
                 box.entries.clear()
             for queue in self._queues.values():
@@ -605,6 +615,34 @@ class Mailboxes:
             box.queue.held += len(entries)
             waiters = self._wakeable(channel)
         self._notify(waiters)
+
+    # Channels whose receivers want to know of what they have missed
+
+    def watch_gaps(self, channel: str) -> None:
+        """From now on, have `missed` tell of this process-specific channel; what it missed before is made up for."""
+        with self._lock:
+            self._gaps.watch(channel)
+
+    def note_gaps(self, channels: Iterable[str] | None = None) -> None:
+        """These, or None: all, may have missed something that never came here."""
+        with self._lock:
+            if channels is None:
+                self._gaps.note_all()
+            else:
+                self._gaps.note(channels)
+
+    def drop(self, channel: str) -> None:
+        """Drop what lies on a process-specific channel on which nobody will receive any more, and forget it."""
+        with self._lock:
+            self._gaps.forget(channel)
+            self._lapsed.discard(channel)
+            box = self._boxes.get(channel)
+            if box is None:
+                return
+            self._consume(box.queue, len(box.entries))
+            box.entries.clear()
+            if box.empty:
+                self._forget(box)
 
     def abandon(self) -> None:
         """In a forked child: a thread of the parent may hold the lock for ever."""

@@ -10,8 +10,10 @@ from contextlib import suppress
 
 from channels.exceptions import ChannelFull
 from channels.generic.websocket import AsyncWebsocketConsumer
+from django.urls import reverse
 from typing_extensions import override
 
+from activity.messages import activity, happened
 from channels_sqlite.consumers import DirectDispatch
 from channels_sqlite.exceptions import ChannelDatabaseError
 from chat.messages import (
@@ -79,7 +81,7 @@ class RoomConsumer(DirectDispatch, AsyncWebsocketConsumer):
             await self._stay(self.person)
 
     async def _join(self, person: Join) -> None:
-        self.person = person
+        came, self.person = self.person is None, person
         await Room.aentered(self.room)
         await self.group.aadd(self.channel_name)
         joined: Joined = {
@@ -89,6 +91,8 @@ class RoomConsumer(DirectDispatch, AsyncWebsocketConsumer):
             "answer_to": self.channel_name,
         }
         await self.group.asend(joined)
+        if came:
+            await self._tell(f"{person['name']} came into {self.room}")
 
     async def _say(self, person: Join, text: str) -> None:
         now_ms = time.time_ns() // 1_000_000
@@ -100,6 +104,7 @@ class RoomConsumer(DirectDispatch, AsyncWebsocketConsumer):
             "sent_at_ms": now_ms,
         }
         await self.group.asend(said)
+        await self._tell(f"{person['name']} spoke in {self.room}")
 
     async def _stay(self, person: Join) -> None:
         # A membership ends after "group_expiry"; a page may stay open for longer.
@@ -115,6 +120,7 @@ class RoomConsumer(DirectDispatch, AsyncWebsocketConsumer):
         try:
             await self.group.adiscard(self.channel_name)
             await self.group.asend(left)
+            await self._tell(f"{self.person['name']} left {self.room}")
         except ChannelDatabaseError:
             logger.exception("Room %r: could not say that somebody left", self.room)
 
@@ -141,6 +147,10 @@ class RoomConsumer(DirectDispatch, AsyncWebsocketConsumer):
     async def chat_announced(self, message: Announced) -> None:
         """Show what the site itself has to say."""
         await self._show(message)
+
+    async def _tell(self, text: str) -> None:
+        """Tell the feed of the site."""
+        await activity.asend(happened(text, reverse("chat:room", args=[self.room])))
 
     async def _show(self, frame: ToPage) -> None:
         await self.send(text_data=json.dumps(frame))
