@@ -8,6 +8,7 @@ from .later import LATER, LATER_WITH_SCHEDULED
 from .many_senders import MANY_SENDERS
 from .one_way import ONE_WAY
 from .ping_pong import PING_PONG, PING_PONG_BESIDE_DEEP, PING_PONG_WITH_BACKLOG
+from .presence import PRESENCE, PRESENCE_CROWD
 from .ring import make_ring
 from .send_receive import (
     SEND_RECEIVE,
@@ -47,6 +48,8 @@ SCENARIOS = {
         WORK_QUEUE_WITH_SCHEDULED,
         LATER,
         LATER_WITH_SCHEDULED,
+        PRESENCE,
+        PRESENCE_CROWD,
         SEND_RECEIVE_DEEP,
         PING_PONG_BESIDE_DEEP,
         WORK_QUEUE_DEEP,
