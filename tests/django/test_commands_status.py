@@ -510,7 +510,19 @@ class Ending(StringIO):
         return written
 
 
+@pytest.fixture
+def usual_handlers() -> Iterator[None]:
+    """Those of a process that has just started: another test's generator may not have been collected yet."""
+    before = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)}
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    for one, handler in before.items():
+        signal.signal(one, handler)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.usefixtures("usual_handlers")
 def test_watching_as_json_prints_a_line_each_time_until_told_to_end(
     database: ChannelDatabase, number: signal.Signals
 ) -> None:
