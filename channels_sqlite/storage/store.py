@@ -44,11 +44,12 @@ FORGET = (
     "DELETE FROM channels_sqlite_process WHERE client = ?",
 )
 # Parameters: prefix. What tells of presences stays for those who have not heard it, or the last word, that everybody
-# has left, would not fit what they know; see READ_LOG. It goes by and by, as all that was read does.
+# has left, would not fit what they know; see READ_LOG. So does the last word of an earlier flush. It goes by and by, as
+# all that was read does.
 FLUSH = (
     f"""
     DELETE FROM channels_sqlite_message
-    WHERE prefix = ? AND kind <> {Kind.PRESENCE.value}
+    WHERE prefix = ? AND kind <> {Kind.PRESENCE.value} AND NOT (kind = {Kind.FLUSH.value} AND length(payload) > 0)
         AND NOT (state = {State.WAITING.value} AND expires_at = {_NEVER})
     """,
     f"""

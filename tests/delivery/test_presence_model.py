@@ -322,3 +322,15 @@ HISTORIES = settings(
 def test_every_history_agrees_with_the_model(machine: type[PresenceMachine]) -> None:
     run: Callable[..., None] = run_state_machine_as_test  # without types in the hypothesis for older Pythons
     run(machine, settings=HISTORIES)
+
+
+@pytest.mark.parametrize("machine", [PresenceMachine, EncryptedMachine], ids=["plain", "encrypted"])
+def test_a_second_flush_leaves_the_last_word_of_the_first(machine: type[PresenceMachine]) -> None:
+    state = machine()
+    try:
+        state.make_channels()
+        state.join(by=0, which=0, group=GROUPS[0], key=KEYS[0], info={"n": 0})
+        state.flush(by=1)
+        state.flush(by=0)
+    finally:
+        state.teardown()
