@@ -58,14 +58,13 @@ class Abandoned:
             for group, channel in batch:
                 if channel in gone:
                     self._attendance.discard(group, channel)(transaction)
-            transaction.after_commit.append(lambda: self._have_left([pair for pair in batch if pair[1] in gone]))
+            transaction.after_commit.append(lambda: self._have_left(gone))
             return gone
 
         return leave
 
-    def _have_left(self, pairs: Sequence[tuple[str, str]]) -> None:
-        for group, channel in pairs:
-            self._members.set(group, channel, None)
+    def _have_left(self, channels: Iterable[str]) -> None:
+        for channel in channels:
             if not self._is_anywhere(channel):
                 self._boxes.drop_broadcasts(channel)
 

@@ -123,7 +123,7 @@ class PresenceCalls:
         engine = self._here()
         await engine.ready_to_list()
         if group in self._large:
-            rows = await engine.do_in_thread(lambda: engine.inbox.reader.read(lambda store: store.who(group)))
+            rows = await engine.read_aside(lambda store: store.who(group))
         else:
             rows = await engine.inbox.reader.aread(lambda store: store.who(group))
         return await self._decoded(engine, group, rows)
