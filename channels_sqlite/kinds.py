@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.db.models import IntegerChoices
 
-__all__ = ["Kind", "State", "TaskEnd", "TaskState"]
+__all__ = ["PRESENCE_TOO", "Kind", "State", "TaskEnd", "TaskState"]
 
 
 class Kind(IntegerChoices):
@@ -17,6 +17,10 @@ class Kind(IntegerChoices):
     FLUSH = 4, "flush"
     PRESENCE = 5, "presence change"
     KEPT = 6, "group with history"
+
+
+PRESENCE_TOO = "presence"
+"""What `local` of a MEMBERSHIP says where not only the membership of a channel may have changed."""
 
 
 class State(IntegerChoices):

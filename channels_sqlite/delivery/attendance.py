@@ -112,7 +112,7 @@ class Attendance:
                     now=transaction.now,
                 )
                 if untold:  # before the diff: so it is known whom that is for
-                    self._notices.tell_of(transaction, group, client, channel)
+                    self._notices.tell_of_presence(transaction, group, client, channel)
             self._begin_to_hear(transaction, Attendee(group, client, channel, row.key), row, newest_before)
             return store.who(group)
 
@@ -152,7 +152,7 @@ class Attendance:
                 expires_at = self._ends_at(transaction)
                 store.update_presence(group, client, channel, info=info, expires_at=expires_at)
                 if untold:
-                    self._notices.tell_of(transaction, group, client, channel)
+                    self._notices.tell_of_presence(transaction, group, client, channel)
             if self._notices.is_here(transaction, client):
                 undo = self._here.audience.update(group, channel, info, expires_at)
                 transaction.undo.append(undo)
@@ -171,7 +171,7 @@ class Attendance:
             if row.key:
                 self._join(transaction, group, channel)
             if client and not here:
-                self._notices.tell_of(transaction, group, client, channel)
+                self._notices.tell_of_presence(transaction, group, client, channel)
             self._begin_to_hear(transaction, Attendee(group, client, channel, row.key), row, newest_before)
             return store.who(group)
 
@@ -209,7 +209,7 @@ class Attendance:
                 elif self._notices.is_here(transaction, client):
                     self._leave_here(transaction, group, channel, newest_before, member=ends)
                 else:
-                    self._notices.tell_of(transaction, group, client, channel)
+                    self._notices.tell_of_presence(transaction, group, client, channel)
 
     def _leave_here(
         self, transaction: Transaction, group: str, channel: str, newest_before: int, *, member: bool

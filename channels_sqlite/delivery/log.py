@@ -28,7 +28,7 @@ from channels_sqlite.delivery.members import Members
 from channels_sqlite.delivery.reader import Reader
 from channels_sqlite.delivery.withdrawals import Withdrawals
 from channels_sqlite.histories import Position
-from channels_sqlite.kinds import Kind
+from channels_sqlite.kinds import PRESENCE_TOO, Kind
 from channels_sqlite.reports import Reports
 from channels_sqlite.storage.connections import Connections, OpenDatabase
 from channels_sqlite.storage.messages import LogRow
@@ -214,9 +214,10 @@ class Log:
         if row.kind == Kind.MEMBERSHIP:
             channel = row.payload.decode("ascii", "replace")  # a name; any other is nobody's
             membership = connections.reader.store.member(row.queue, self._client, channel)
-            self._learn(row.queue, channel, connections)
+            if row.local == PRESENCE_TOO:
+                self._learn(row.queue, channel, connections)
             self._members.set(row.queue, channel, membership)
-            if row.local is not None:  # somebody else has read the history for it, from that id on
+            if row.local not in (None, PRESENCE_TOO):  # somebody else has read the history for it, from that id on
                 self._boxes.withdraw_kept(channel, row.queue, int(row.local) - 1, row.id)
             return 1
         if row.kind == Kind.PRESENCE:

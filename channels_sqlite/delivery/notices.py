@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from channels_sqlite.delivery.log import Log, OwnRows
-from channels_sqlite.kinds import Kind
+from channels_sqlite.kinds import PRESENCE_TOO, Kind
 from channels_sqlite.options import Options
 from channels_sqlite.storage.messages import LogRow
 from channels_sqlite.storage.transactions import Transaction
@@ -37,12 +37,22 @@ class Notices:
     def tell_of(
         self, transaction: Transaction, group: str, client: str, channel: str, withdrawn_from: int | None = None
     ) -> None:
-        """Say in the log that a channel's place in a group has changed: of another process, or in the user's block.
+        """Say in the log that the membership of a channel has changed: of another process, or in the user's block.
 
         `withdrawn_from`: the id from which on the group's history was read for it.
         """
+        self._tell(transaction, group, client, channel, None if withdrawn_from is None else str(withdrawn_from))
+
+    def tell_of_presence(self, transaction: Transaction, group: str, client: str, channel: str) -> None:
+        """Likewise, of a channel that may hear of a group from now on, or no more.
+
+        A change of the membership alone must not look the same: what waits for a channel that hears no more is dropped
+        there, and after a flush that is the last word, which somebody who adds the channel again leaves alone.
+        """
+        self._tell(transaction, group, client, channel, PRESENCE_TOO)
+
+    def _tell(self, transaction: Transaction, group: str, client: str, channel: str, local: str | None) -> None:
         name = channel.encode()
-        local = None if withdrawn_from is None else str(withdrawn_from)
         expires_at = transaction.now + self._options.expiry
         transaction.newest = transaction.store.insert(
             Kind.MEMBERSHIP,

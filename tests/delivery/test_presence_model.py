@@ -334,3 +334,38 @@ def test_a_second_flush_leaves_the_last_word_of_the_first(machine: type[Presence
         state.flush(by=0)
     finally:
         state.teardown()
+
+
+@pytest.mark.parametrize("machine", [PresenceMachine, EncryptedMachine], ids=["plain", "encrypted"])
+@pytest.mark.parametrize("by", [0, 1])
+def test_who_is_added_again_after_a_flush_keeps_its_last_word(by: int, machine: type[PresenceMachine]) -> None:
+    state = machine()
+    try:
+        state.make_channels()
+        state.join(by=0, which=2, group=GROUPS[0], key=KEYS[0], info={"n": 0})
+        state.flush(by=0)
+        state.add(by=by, which=2, group=GROUPS[0])
+        state.discard(by=by, which=2, group=GROUPS[0])
+        state.all_agree()
+    finally:
+        state.teardown()
+
+
+@pytest.mark.parametrize("machine", [PresenceMachine, EncryptedMachine], ids=["plain", "encrypted"])
+def test_who_joins_and_leaves_after_a_flush_hears_no_more(machine: type[PresenceMachine]) -> None:
+    state = machine()
+    try:
+        state.make_channels()
+        state.join(by=0, which=2, group=GROUPS[0], key=KEYS[0], info={"n": 0})
+        state.flush(by=0)
+        channel = state.names[2]
+        # Both before the channel's own layer reads of the flush.
+        for work in (
+            state.layers[0].presence_join(GROUPS[0], channel, KEYS[0], {"n": 1}),
+            state.layers[0].presence_leave(GROUPS[0], channel),
+        ):
+            state.run(work)
+        state.ended(GROUPS[0], channel)
+        state.all_agree()
+    finally:
+        state.teardown()
