@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-__all__ = ["closed_for_good", "interpreter_is_ending"]
+__all__ = ["closed_for_good", "interpreter_is_ending", "thread_ends_unasked"]
 
 closed_for_good = False
 """Whether all layers were closed at the interpreter's end: what is opened after that is closed after each call."""
@@ -17,3 +17,12 @@ def interpreter_is_ending() -> bool:
     (https://docs.python.org/3/whatsnew/3.12.html#changes-in-the-python-api).
     """
     return not threading.main_thread().is_alive()
+
+
+def thread_ends_unasked() -> bool:
+    """Whether the layers are closed because the interpreter ends, and this thread ends with it wherever it is.
+
+    That is a daemon thread: the interpreter has waited for all others before
+    (https://docs.python.org/3/library/threading.html#thread-objects).
+    """
+    return closed_for_good and threading.current_thread().daemon

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 from channels_sqlite import names
 from channels_sqlite.codec import Message, UndecodableError, is_flat
+from channels_sqlite.concurrency import endings
 from channels_sqlite.concurrency.gate import Gate, Stop
 from channels_sqlite.concurrency.loops import call_soon_in
 from channels_sqlite.concurrency.reentry import exclusive
@@ -19,6 +20,7 @@ from channels_sqlite.delivery.mailbox import Entry
 from channels_sqlite.delivery.mailboxes import Taken
 from channels_sqlite.delivery.waiters import LoopWaiter, ThreadWaiter
 from channels_sqlite.engine.engine import Engine
+from channels_sqlite.exceptions import LayerClosedError
 
 __all__ = ["CoroutineReceiver", "Line", "decode", "giving_up", "wait_in_thread"]
 
@@ -75,48 +77,54 @@ class CoroutineReceiver:
             LayerClosedError: the layer was closed meanwhile.
             ChannelDatabaseError: the database could not be opened. Once waiting, a call waits on until it works again.
         """
-        engine = self._engine
-        if engine is None or type(channel) is not str or engine.inbox.boxes.find(channel) is None:
-            names.require_channel_name(channel)
-            engine = self._here()
-            engine.require_own(channel)
-        if not engine.can_receive():
-            await engine.ready_to_receive()  # cancelled here, nothing has been taken
-        inbox = engine.inbox
-        loop = asyncio.get_running_loop()
-        while True:
-            found = inbox.take_or_wait(channel, LoopWaiter, loop)
-            taken: Taken | None
-            if isinstance(found, LoopWaiter):
-                waiter = found
-                watch = engine.watches.of(loop)
-                watch.waiting += 1
-                try:
-                    if not watch.active:
-                        watch.start()
-                        inbox.reader.pull()  # what came before this loop watched
-                    elif "!" not in channel:
-                        inbox.claims.look(channel)
-                    # Cancelled here, this receiver has taken nothing: what it was woken for stays in the mailbox.
-                    await waiter.future
-                except GeneratorExit:
-                    # Destroyed, maybe by the garbage collector, which comes while this thread holds any lock. What is
-                    # of a closed loop the sweep finds.
-                    call_soon_in(loop, inbox.boxes.give_up, waiter)
-                    raise
-                except BaseException as error:
-                    inbox.boxes.give_up(waiter, cancelled=isinstance(error, asyncio.CancelledError))
-                    raise
-                finally:
-                    watch.waiting -= 1
-                taken = inbox.boxes.take_woken(waiter)
-                if taken is None:  # another receiver was quicker
-                    continue
-            else:
-                taken = found
-            message = decode(engine, channel, *taken)
-            if message is not None:
-                return message
+        try:
+            engine = self._engine
+            if engine is None or type(channel) is not str or engine.inbox.boxes.find(channel) is None:
+                names.require_channel_name(channel)
+                engine = self._here()
+                engine.require_own(channel)
+            if not engine.can_receive():
+                await engine.ready_to_receive()  # cancelled here, nothing has been taken
+            inbox = engine.inbox
+            loop = asyncio.get_running_loop()
+            while True:
+                found = inbox.take_or_wait(channel, LoopWaiter, loop)
+                taken: Taken | None
+                if isinstance(found, LoopWaiter):
+                    waiter = found
+                    watch = engine.watches.of(loop)
+                    watch.waiting += 1
+                    try:
+                        if not watch.active:
+                            watch.start()
+                            inbox.reader.pull()  # what came before this loop watched
+                        elif "!" not in channel:
+                            inbox.claims.look(channel)
+                        # Cancelled here, this receiver has taken nothing: what it was woken for stays in the mailbox.
+                        await waiter.future
+                    except GeneratorExit:
+                        # Destroyed, maybe by the garbage collector, which comes while this thread holds any lock. What
+                        # is of a closed loop the sweep finds.
+                        call_soon_in(loop, inbox.boxes.give_up, waiter)
+                        raise
+                    except BaseException as error:
+                        inbox.boxes.give_up(waiter, cancelled=isinstance(error, asyncio.CancelledError))
+                        raise
+                    finally:
+                        watch.waiting -= 1
+                    taken = inbox.boxes.take_woken(waiter)
+                    if taken is None:  # another receiver was quicker
+                        continue
+                else:
+                    taken = found
+                message = decode(engine, channel, *taken)
+                if message is not None:
+                    return message
+        except LayerClosedError:
+            if not endings.thread_ends_unasked():
+                raise
+            # It was on its way to wait; those who waited were not told, and neither is this one.
+            return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]
 
 
 class Line:

@@ -236,6 +236,14 @@ class SqliteBlocking:
         while not stop.requested:
             try:
                 taken = self._take(engine, channels, until, stop)
+            except LayerClosedError:
+                if not endings.thread_ends_unasked():
+                    raise
+                # It was on its way to wait; those who waited were not told, and neither is this one.
+                give_up = receiving.giving_up(until, stop)
+                while not give_up():
+                    stop.gate.sleep(until)
+                return None
             except ChannelDatabaseError as error:
                 if not patient:
                     raise

@@ -138,6 +138,75 @@ def test_who_waits_in_threads_that_end_with_the_interpreter_prints_no_tracebacks
     assert query(database, "SELECT count(*) FROM channels_sqlite_process") == [(0,)]
 
 
+ON_THEIR_WAY = """
+import asyncio, sys, threading
+import django
+from django.conf import settings
+
+settings.configure(
+    INSTALLED_APPS=["channels_sqlite"],
+    DATABASES={"default": {}, "channels": {"ENGINE": "django.db.backends.sqlite3", "NAME": sys.argv[1]}},
+    CHANNEL_LAYERS={"default": {"BACKEND": "channels_sqlite.layers.SqliteChannelLayer", "CONFIG": {}}},
+)
+django.setup()
+from channels_sqlite import get_channel_layer, get_sync_channel_layer
+
+async def first():
+    layer = get_channel_layer()
+    await layer.send("first", {"type": "first"})
+    await layer.receive("first")
+
+asyncio.run(first())
+inbox = get_channel_layer()._here().inbox
+here = threading.Semaphore(0)
+again = threading.Semaphore(0)
+
+def held_up(method):
+    def call(*args):
+        here.release()
+        again.acquire()
+        return method(*args)
+    return call
+
+inbox.take_or_wait = held_up(inbox.take_or_wait)
+inbox.claims.take_one = held_up(inbox.claims.take_one)
+shut = inbox.shut
+
+def shutting(**options):
+    shut(**options)
+    again.release(2)
+
+inbox.shut = shutting
+
+def serve():
+    asyncio.run(get_channel_layer().receive("jobs"))
+
+for target, args in ((serve, ()), (get_sync_channel_layer().receive, ("work",))):
+    threading.Thread(target=target, args=args, daemon=True).start()
+for _ in range(2):
+    if not here.acquire(timeout=20):
+        sys.exit("nobody came")
+"""
+
+
+def test_who_is_about_to_wait_when_the_interpreter_ends_prints_no_traceback_either(
+    database: ChannelDatabase, tmp_path: Path
+) -> None:
+    """A thread that has looked in vain, or stands in line, does not wait yet; that is up to chance."""
+    program = tmp_path / "program.py"
+    program.write_text(ON_THEIR_WAY, encoding="utf-8")
+    for _ in range(5):
+        finished = subprocess.run(
+            [sys.executable, str(program), str(database.path)],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE_S,
+            check=False,
+        )
+        assert (finished.returncode, finished.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("used", ["used", "unused"])
 @pytest.mark.parametrize("when", ["atexit", "thread"])
 def test_the_async_layer_sends_or_says_that_the_interpreter_is_ending(
