@@ -89,6 +89,8 @@ def _our_store(folder: Path, limits: Limits) -> Iterator[Store]:
     config: dict[str, Any] = {"database": "channels", "capacity": limits.capacity, "expiry": limits.expiry_s}
     if limits.retention_s is not None:
         config["message_retention"] = limits.retention_s
+    if limits.history is not None:
+        config["history"] = limits.history
     apps = ["channels", "channels_sqlite"]
 
     def make(database: str) -> Store:

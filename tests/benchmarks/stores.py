@@ -21,11 +21,13 @@ class Limits:
 
     A capacity that no scenario reaches, so that speed is compared and not the handling of full channels. ``expiry_s``
     is the default of all of them. ``retention_s`` is for layers that keep what was read; None is their default.
+    ``history`` is for ours: groups and what is kept of them.
     """
 
     capacity: int = 1_000_000
     expiry_s: int = 60
     retention_s: int | None = None
+    history: dict[str, dict[str, int]] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

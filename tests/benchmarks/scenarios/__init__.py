@@ -2,6 +2,7 @@
 
 from .base import Role, Scenario
 from .broadcast import make_broadcast
+from .history import HISTORY
 from .idle import IDLE
 from .lag import LAG
 from .later import LATER, LATER_WITH_SCHEDULED
@@ -50,6 +51,7 @@ SCENARIOS = {
         LATER_WITH_SCHEDULED,
         PRESENCE,
         PRESENCE_CROWD,
+        HISTORY,
         SEND_RECEIVE_DEEP,
         PING_PONG_BESIDE_DEEP,
         WORK_QUEUE_DEEP,
