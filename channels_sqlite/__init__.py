@@ -1,8 +1,8 @@
 """A Django Channels layer that keeps everything in one SQLite file.
 
 Public are the names that `channels_sqlite` itself exports, and those of its modules `apps`, `consumers`, `db_routers`,
-`exceptions`, `layers`, `lifespan`, `sync`, `tasks` and `testing`; all others may move. Importing them needs neither
-settings nor a database: both are looked at when a layer is first used.
+`exceptions`, `layers`, `lifespan`, `sse`, `sync`, `tasks` and `testing`; all others may move. Importing them needs
+neither settings nor a database: both are looked at when a layer is first used.
 """
 
 from __future__ import annotations

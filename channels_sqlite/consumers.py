@@ -19,7 +19,7 @@ from channels.exceptions import StopConsumer
 from channels.layers import get_channel_layer
 from typing_extensions import Never
 
-from channels_sqlite.concurrency.loops import call_soon_in, resolve
+from channels_sqlite.concurrency.received import Received
 from channels_sqlite.engine.receive import Line
 from channels_sqlite.layers import SqliteChannelLayer, line_of
 
@@ -80,14 +80,14 @@ class DirectDispatch(AsyncConsumer):
         layer = get_channel_layer(self.channel_layer_alias)
         # None, as Channels has it: consumers that need a layer say so where they use it.
         self.channel_layer = layer  # type: ignore[assignment]
-        theirs: _Received | Line | None = None
+        theirs: Received[Message] | Line | None = None
         if layer is not None:
             self.channel_name = name = await layer.new_channel()
             self.channel_receive = functools.partial(layer.receive, name)
             line = line_of(layer, name) if isinstance(layer, SqliteChannelLayer) else None
-            theirs = line or _Received(self.channel_receive)
+            theirs = line or Received(self.channel_receive)
         try:
-            await _serve(_Received(receive), theirs, self.dispatch)
+            await _serve(Received(receive), theirs, self.dispatch)
         except StopConsumer:
             pass
 
@@ -108,62 +108,8 @@ class _Closing:
     due = -math.inf
 
 
-class _Received:
-    """A source of messages, the client or a layer: a task receives one, and the next when that is asked for."""
-
-    def __init__(self, receive: Callable[[], Awaitable[Any]]) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._receive = receive
-        self._message: Message | None = None
-        self._asked: asyncio.Future[None] | None = None  # the task waits for this one
-        self._arrived: asyncio.Future[None] | None = None  # and the consumer for that one
-        self.task = self._loop.create_task(self._run())
-        self.task.add_done_callback(self._tell)
-
-    def take(self) -> Message | None:
-        """Return a message, or None and ask for one. Raises what receiving has raised."""
-        message, self._message = self._message, None
-        if message is None:
-            asked, self._asked = self._asked, None
-            if asked is not None:
-                asked.set_result(None)
-            elif self.task.done():
-                self.task.result()
-        return message
-
-    def arrival(self) -> asyncio.Future[None]:
-        """Return what is done once there is something to take."""
-        arrived = self._loop.create_future()
-        self.announce_to(arrived)
-        return arrived
-
-    def announce_to(self, arrived: asyncio.Future[None]) -> None:
-        """Have `arrived` be done once there is something to take."""
-        self._arrived = arrived
-        if self._message is not None or self.task.done():
-            self._tell()
-
-    def leave(self, *, soon: bool = False) -> None:
-        """End the task. `soon`: not in this call, in which the garbage collector may have come by."""
-        if soon:
-            call_soon_in(self._loop, self.task.cancel)
-        else:
-            self.task.cancel()
-
-    async def _run(self) -> None:
-        while True:
-            self._message = await self._receive()
-            self._asked = self._loop.create_future()
-            self._tell()
-            await self._asked
-
-    def _tell(self, _: object = None) -> None:
-        if self._arrived is not None:
-            resolve(self._arrived, None)
-
-
 async def _serve(
-    client: _Received, layer: _Received | Line | None, dispatch: Callable[[Any], Awaitable[object]]
+    client: Received[Message], layer: Received[Message] | Line | None, dispatch: Callable[[Any], Awaitable[object]]
 ) -> Never:
     """Hand what comes to `dispatch`, until something raises."""
     sources = [client] if layer is None else [client, layer]
@@ -176,7 +122,7 @@ async def _serve(
     except BaseException:
         for source in sources:
             source.leave()
-        tasks = [source.task for source in sources if isinstance(source, _Received)]
+        tasks = [source.task for source in sources if isinstance(source, Received)]
         await asyncio.wait(tasks)
         for task in tasks:
             if not task.cancelled():
@@ -185,7 +131,7 @@ async def _serve(
 
 
 async def _take_turns(
-    client: _Received, sources: Sequence[_Received | Line], dispatch: Callable[[Any], Awaitable[object]]
+    client: Received[Message], sources: Sequence[Received[Message] | Line], dispatch: Callable[[Any], Awaitable[object]]
 ) -> Never:
     in_a_row = 0  # messages since something was waited for
     while True:

@@ -21,6 +21,7 @@ __all__ = [
     "require_excluded",
     "require_expiry",
     "require_messages",
+    "require_positive",
 ]
 
 INLINE_BYTES = 256 * 1024  # what is larger is written by the thread: copying it would hold up the loop
@@ -30,8 +31,14 @@ ROW_BYTES = 1024  # what a row of a batch counts as, at least: 256 of them are w
 
 def require_expiry(expiry: object) -> None:
     """Raise TypeError or ValueError unless `expiry` is None or a finite number of seconds greater than 0."""
-    if expiry is not None and _seconds("expiry", expiry) <= 0:
-        raise ValueError(f"expiry must be greater than 0 seconds, not {expiry!r}")
+    if expiry is not None:
+        require_positive("expiry", expiry)
+
+
+def require_positive(name: str, value: object) -> None:
+    """Raise TypeError or ValueError unless `value` is a finite number of seconds greater than 0."""
+    if _seconds(name, value) <= 0:
+        raise ValueError(f"{name} must be greater than 0 seconds, not {value!r}")
 
 
 def require_excluded(exclude: object) -> frozenset[str]:

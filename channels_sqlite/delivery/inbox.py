@@ -18,6 +18,7 @@ from channels_sqlite.delivery.audience import Audience
 from channels_sqlite.delivery.claims import Claims
 from channels_sqlite.delivery.departures import Departures
 from channels_sqlite.delivery.epochs import Epochs
+from channels_sqlite.delivery.leavers import Leavers
 from channels_sqlite.delivery.log import Log
 from channels_sqlite.delivery.mailbox import Waiter
 from channels_sqlite.delivery.mailboxes import Mailboxes, Taken
@@ -85,6 +86,7 @@ class Inbox:
         telling = Telling(client, options, self.notices, wakeups)
         self.attendance = Attendance(options, here, self.notices, telling)
         self.departures = Departures(client, options, here, self.attendance, telling)
+        self.leavers = Leavers(outbox, self.boxes, self.attendance, reports)
         self._abandoned = Abandoned(outbox, here, self.attendance, reports, batch_size=options.trim_batch_size)
 
     def take_or_wait(self, channel: str, new_waiter: Callable[[str, C], W], context: C) -> Taken | W:
@@ -109,9 +111,11 @@ class Inbox:
         evicted = self.boxes.sweep(all_waiters=loops_closed, is_member=self.audience.is_anywhere)
         for channel in evicted:
             self.claims.hand_on(channel)
+        self.boxes.note_gaps([channel for _, channel in ended])
         for group, channel in ended:
             self._reports.membership_ended(group, channel, self._options.group_expiry)
         self._abandoned.end_memberships()
+        self.leavers.retry()
 
     def shut(self, *, tell: bool = True) -> None:
         """Fail every receiver, those included that are on their way to wait.

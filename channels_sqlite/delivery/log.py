@@ -333,6 +333,7 @@ class Log:
             before = self._boxes.cursor, self._is_registered, self._read_at
             self._set(cursor, True, time.time())
             self._own.clear()
+            self._boxes.note_gaps()
 
         def undo() -> None:
             with self._database.reading:

@@ -22,6 +22,7 @@ from channels_sqlite.concurrency.loops import running_loop
 from channels_sqlite.counters import Counters
 from channels_sqlite.delivery.consumers import CANCELLED, Consumer, consumer_of
 from channels_sqlite.delivery.entries import merged
+from channels_sqlite.delivery.gaps import Gaps
 from channels_sqlite.delivery.mailbox import Entry, Mailbox, Queue, Waiter
 from channels_sqlite.exceptions import LayerClosedError
 from channels_sqlite.options import Options
@@ -72,6 +73,9 @@ class Mailboxes:
         self._absent: dict[str, Consumer] = {}
         # Channels where a message has expired unread that may be abandoned; whoever receives takes his out.
         self._lapsed: set[str] = set()
+        self._gaps = Gaps()
+        self.missed: Callable[[str], bool] = self._gaps.missed
+        """Returns whether a channel, whose receiver watches for gaps, has missed a message; takes no lock."""
         self.on_left: Callable[[str], object] = self.wake
         """Called when a receiver has left a channel: what it was woken for is another's."""
         self.on_due: Callable[[], object] = _nothing
@@ -260,6 +264,8 @@ class Mailboxes:
         now = time.time()
         if entry.expires_at <= now:
             self._counters.dropped_expired += len(channels)
+            with self._lock:
+                self._gaps.note(channels)
             return 0, 0
         with self._lock:
             self.cursor = entry.id
@@ -301,6 +307,8 @@ class Mailboxes:
         self._hold(channels)
         for box in full:
             self._consume(box.queue)
+        if full:
+            self._gaps.note(box.channel for box in full)
         return full, notify
 
     def _hold(self, channels: Sequence[str]) -> None:
@@ -605,12 +613,14 @@ class Mailboxes:
         self._counters.dropped_expired += dropped
         if box.specific:
             self._consume(box.queue, dropped)
+            self._gaps.note((box.channel,))
             if box.consumer is not None:
                 self._lapsed.add(box.channel)
 
     def clear(self) -> None:
         """Drop every message, but for what tells of presences; receivers keep waiting."""
         with self._lock:
+            self._gaps.note_all()
             for box in self._boxes.values():
                 box.entries = deque(entry for entry in box.entries if entry.diff_of is not None)
             for queue in self._queues.values():
@@ -687,6 +697,35 @@ class Mailboxes:
             box.queue.held += len(entries)
             waiters = self._wakeable(channel)
         self._notify(waiters)
+
+    # Channels whose receivers want to know of what they have missed
+
+    def watch_gaps(self, channel: str) -> None:
+        """From now on, have `missed` tell of this process-specific channel; what it missed before is made up for."""
+        with self._lock:
+            self._gaps.watch(channel)
+
+    def note_gaps(self, channels: Iterable[str] | None = None) -> None:
+        """These, or None: all, may have missed something that never came here."""
+        with self._lock:
+            if channels is None:
+                self._gaps.note_all()
+            else:
+                self._gaps.note(channels)
+
+    def drop(self, channel: str) -> None:
+        """Drop what lies on a process-specific channel on which nobody will receive any more, and forget it."""
+        with self._lock:
+            self._gaps.forget(channel)
+            self._lapsed.discard(channel)
+            box = self._boxes.get(channel)
+            if box is None:
+                return
+            self._consume(box.queue, len(box.entries) - box.diffs)
+            box.entries.clear()
+            box.diffs = 0
+            if box.empty:
+                self._forget(box)
 
     def abandon(self) -> None:
         """In a forked child: a thread of the parent may hold the lock for ever."""

@@ -204,8 +204,10 @@ class Line:
         return None
 
     def _forget(self) -> None:
-        self._waiter = None
+        waiter, self._waiter = self._waiter, None
         self._watch.waiting -= 1
+        if waiter is not None and waiter.future.done() and not waiter.future.cancelled():
+            waiter.future.exception()  # whoever comes back only now is told by `take`
 
 
 # Threads

@@ -8,8 +8,10 @@ import os
 import time
 
 from channels.generic.websocket import AsyncWebsocketConsumer
+from django.urls import reverse
 from typing_extensions import override
 
+from activity.messages import activity, happened
 from channels_sqlite.consumers import DirectDispatch
 from channels_sqlite.exceptions import ChannelDatabaseError
 from chat.messages import (
@@ -91,6 +93,8 @@ class RoomConsumer(DirectDispatch, AsyncWebsocketConsumer):
         present = await self.people.ajoin(self.channel_name, key=person["person"], info={"name": person["name"]})
         here: Here = {"type": "here", "people": {one.key: one.info for one in present}}
         await self._show(here)
+        if came:
+            await self._tell(f"{person['name']} came into {self.room}")
 
     async def _catch_up(self, since: str | None) -> None:
         """Enter the group, and show what was said before this moment; what comes after it arrives by itself."""
@@ -116,12 +120,15 @@ class RoomConsumer(DirectDispatch, AsyncWebsocketConsumer):
             "sent_at_ms": now_ms,
         }
         await self.group.asend(said)
+        await self._tell(f"{person['name']} spoke in {self.room}")
 
     @override
     async def disconnect(self, code: int) -> None:
         """Leave the room. Not called when the server process is killed; the layer notices that by itself."""
         try:
             await self.people.aleave(self.channel_name)
+            if self.person is not None:
+                await self._tell(f"{self.person['name']} left {self.room}")
         except ChannelDatabaseError:
             logger.exception("Room %r: could not say that somebody left", self.room)
 
@@ -136,6 +143,10 @@ class RoomConsumer(DirectDispatch, AsyncWebsocketConsumer):
     async def chat_announced(self, message: Announced) -> None:
         """Show what the site itself has to say."""
         await self._show(message)
+
+    async def _tell(self, text: str) -> None:
+        """Tell the feed of the site."""
+        await activity.asend(happened(text, reverse("chat:room", args=[self.room])))
 
     async def _show(self, frame: ToPage) -> None:
         await self.send(text_data=json.dumps(frame))

@@ -5,8 +5,10 @@ import time
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.urls import reverse
 from django.views.decorators.http import require_GET, require_http_methods
 
+from activity.messages import activity, happened
 from chat.forms import AnnouncementForm, RoomForm
 from chat.messages import MAX_NAME_LENGTH, MAX_TEXT_LENGTH, Announced, group_of
 from chat.models import Room
@@ -40,6 +42,8 @@ def announce(request: HttpRequest) -> HttpResponse:
         rooms = [group_of(name) for name in Room.objects.values_list("name", flat=True)]
         for room in rooms:
             room.send(announced)
-        messages.success(request, f"Announced in {len(rooms)} {'room' if len(rooms) == 1 else 'rooms'}.")
+        where = f"{len(rooms)} {'room' if len(rooms) == 1 else 'rooms'}"
+        activity.send(happened(f"Somebody announced something in {where}", reverse("chat:rooms")))
+        messages.success(request, f"Announced in {where}.")
         return redirect("announce")
     return render(request, "chat/announce.html", {"form": form})

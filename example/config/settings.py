@@ -27,6 +27,7 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "channels",
     "channels_sqlite",
+    "activity",
     "chat",
     *(["thumbnails"] if HAS_TASKS else []),
     "demo",
@@ -103,7 +104,10 @@ CHANNEL_LAYERS = {
             "expiry": 30,
             "trim_batch_size": 100,
             "auto_trim": True,
-            "history": {"chat.*": {"size": 100, "ttl": 3600}},  # for pages that come, or come back
+            "history": {
+                "chat.*": {"size": 100, "ttl": 3600},  # for pages that come, or come back
+                "activity": {"size": 100, "ttl": 86400},  # for the feed
+            },
         },
     },
 }

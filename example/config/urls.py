@@ -11,5 +11,6 @@ urlpatterns = [
     path("chat/", include("chat.urls")),
     # Beside the rooms: below chat/ it would be a room's address.
     path("announce/", announce, name="announce"),
+    path("activity/", include("activity.urls")),
     *([path("thumbnails/", include("thumbnails.urls"))] if settings.HAS_TASKS else []),
 ]

@@ -10,6 +10,7 @@ from playwright.sync_api import Browser, sync_playwright
 
 from tests.browser.site import Site, manage
 from tests.browser.visitor import DESKTOP, Visitor
+from tests.sse.conftest import event_site, project_template  # noqa: F401  # fixtures
 
 # The example's thumbnails and the tutorial's job are tasks, and there are none with a Django that knows no tasks.
 collect_ignore = [] if django.VERSION >= (6, 0) else ["test_jobs.py", "test_tutorial.py"]

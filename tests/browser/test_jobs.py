@@ -252,3 +252,19 @@ def test_an_open_page_follows_what_happens_while_its_server_is_gone(
     sees_bar_at(bob, "gone.jpg", 3)
     site.gate.open(*SIZES)
     bob.sees_job("gone.jpg", "Done", thumbnails=STEPS)
+
+
+def test_the_feed_of_the_site_hears_of_pictures(site: Site, worker: Worker, visitor: VisitorFactory) -> None:
+    ann = visitor("Ann")
+    ann.page.goto(f"{site.one.url}/activity/")
+    ann.is_connected()
+    told = ann.page.locator("#feed a", has_text="valley.jpg")
+    bob = visitor("Bob").opens_thumbnails(site.two.url)
+    bob.uploads("valley.jpg", jpeg(400, 300))
+    expect(told).to_have_text(["valley.jpg waits for a worker"], timeout=DEADLINE_MS)
+    site.gate.open(*SIZES)
+    worker.start()
+    expect(told).to_have_text(["valley.jpg is done", "valley.jpg waits for a worker"], timeout=DEADLINE_MS)
+    told.first.click()
+    bob.page.close()
+    ann.sees_job("valley.jpg", "Done", thumbnails=3)

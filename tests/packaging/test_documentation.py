@@ -337,6 +337,12 @@ EXERCISED = {
         "FROM python": "deployment: test_the_image_for_docker",
     },
     "docs/history.md": {"": "history_documentation: test_the_consumer_and_the_view_run"},
+    "docs/events.md": {
+        "# mysite/": "events_documentation: test_the_feed_of_the_page_runs",
+        "# mysite/tests.py": "events_documentation: test_the_test_of_the_page_passes",
+        "<!-- mysite/": "events_documentation: test_the_feed_of_the_page_runs",
+        "location": "events_documentation: test_the_settings_for_nginx_are_for_the_view_of_the_page",
+    },
     "docs/how-it-works.md": {"sender    layers.py": DRAWING},
     "docs/index.md": {"pip install channels_sqlite": INSTALLING},
     "docs/migrating.md": {"CHANNEL_LAYERS = {": "readme: test_the_settings_for_coming_from_another_layer"},

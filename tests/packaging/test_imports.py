@@ -12,7 +12,7 @@ PACKAGE = "channels_sqlite"
 
 LEVELS: tuple[tuple[str, ...], ...] = (
     ("__init__",),
-    ("apps", "testing", "lifespan", "handles", "consumers"),
+    ("apps", "testing", "lifespan", "handles", "consumers", "sse"),
     ("management", "checks", "admin"),
     ("tasks",),
     ("sync", "db_routers"),

@@ -50,6 +50,7 @@ PUBLIC = {
     "channels_sqlite.exceptions": ["ChannelDatabaseError", "LayerClosedError", "UnusableAliasError"],
     "channels_sqlite.layers": ["SqliteChannelLayer"],
     "channels_sqlite.lifespan": ["lifespan"],
+    "channels_sqlite.sse": ["event_stream"],
     "channels_sqlite.sync": ["SyncChannelLayer", "get_sync_channel_layer"],
     **({} if django.VERSION < (6, 0) else OF_TASKS),
     "channels_sqlite.testing": [

@@ -123,6 +123,13 @@ def connected(engine: Engine) -> int:
 # Delivery
 
 
+def kept_for_channels(inbox: Inbox) -> list[int]:
+    """How many mailboxes, channels that watch for gaps, absent consumers, channels that leave, and memberships."""
+    boxes = inbox.boxes
+    things = (boxes._boxes, boxes._gaps._missed, boxes._absent, inbox.leavers._leaving, inbox.members.all())
+    return [len(thing) for thing in things]
+
+
 def published_channels(engine: Engine) -> int:
     """With how many receivers senders multiply the capacity."""
     return engine.inbox.progress._published.channels

@@ -6,6 +6,7 @@ from typing import Any, Literal, TypedDict
 
 from channels.generic.websocket import AsyncJsonWebsocketConsumer
 from channels.layers import BaseChannelLayer
+from django.http import HttpRequest, StreamingHttpResponse
 from django.tasks import task as django_task
 from typing_extensions import NotRequired, assert_type
 
@@ -23,6 +24,7 @@ from channels_sqlite import (
 from channels_sqlite.consumers import DirectDispatch
 from channels_sqlite.exceptions import ChannelDatabaseError
 from channels_sqlite.layers import SqliteChannelLayer
+from channels_sqlite.sse import event_stream
 from channels_sqlite.tasks import Progress, TaskContext, await_result, progress_of, task, wait
 from channels_sqlite.testing import run_tasks
 
@@ -88,6 +90,17 @@ async def histories(layer: SqliteChannelLayer, facade: SyncChannelLayer, group: 
     await layer.group_send_later("group", {}, delay=1, history=False)
     facade.group_send_on_commit("group", {}, history=False)
     await group.asend({"type": "chat.message", "text": ""}, history=False)
+
+
+async def event_streams(request: HttpRequest) -> StreamingHttpResponse:
+    def say(message: ChatMessage) -> str:
+        return message["text"]
+
+    assert_type(event_stream(request, "room"), StreamingHttpResponse)
+    event_stream(request, "room", "news", last=20, heartbeat=5, layer="other")
+    event_stream(request, *["room"], last=None, encode=None)
+    event_stream(request, "room", encode=str)
+    return event_stream(request, "room", encode=say)
 
 
 def as_any_layer(layer: SqliteChannelLayer) -> BaseChannelLayer:

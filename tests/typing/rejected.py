@@ -6,8 +6,11 @@
 
 from typing import Literal, TypedDict
 
+from django.http import HttpRequest, HttpResponseRedirect
+
 from channels_sqlite import Channel, Group, Presence, get_channel_layer, get_sync_channel_layer
 from channels_sqlite.layers import SqliteChannelLayer
+from channels_sqlite.sse import event_stream
 from channels_sqlite.tasks import TaskContext, task, wait
 
 
@@ -54,6 +57,20 @@ async def wrong_names(layer: SqliteChannelLayer, message: ChatMessage) -> None:
     await layer.receive(7)  # expect: arg-type | reportArgumentType
     await layer.group_add("group", None)  # expect: arg-type | reportArgumentType
     await layer.new_channel(prefix=7)  # expect: arg-type | reportArgumentType
+
+
+def wrong_event_streams(request: HttpRequest) -> HttpResponseRedirect:
+    def count(message: ChatMessage) -> int:
+        return len(message["text"])
+
+    event_stream("room")  # expect: arg-type | reportArgumentType
+    event_stream(request, 7)  # expect: arg-type | reportArgumentType
+    event_stream(request, ["room"])  # expect: arg-type | reportArgumentType
+    event_stream(request, "room", last="20")  # expect: arg-type | reportArgumentType
+    event_stream(request, "room", heartbeat=None)  # expect: arg-type | reportArgumentType
+    event_stream(request, "room", encode=count)  # expect: arg-type | reportArgumentType
+    event_stream(request, "room", since="5")  # expect: call-arg | reportCallIssue
+    return event_stream(request, "room")  # expect: return-value | reportReturnType
 
 
 def wrong_aliases() -> None:
