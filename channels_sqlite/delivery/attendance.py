@@ -16,6 +16,7 @@ from channels_sqlite.delivery.audience import Audience
 from channels_sqlite.delivery.mailboxes import Mailboxes
 from channels_sqlite.delivery.members import Members
 from channels_sqlite.delivery.notices import Notices
+from channels_sqlite.delivery.own_changes import OwnChanges
 from channels_sqlite.delivery.telling import Telling
 from channels_sqlite.options import Options
 from channels_sqlite.storage.presences import Attendee, PresenceRow, PresentRow
@@ -30,6 +31,7 @@ class Here(NamedTuple):
     boxes: Mailboxes
     members: Members
     audience: Audience
+    changes: OwnChanges
 
 
 class Attendance:
@@ -62,10 +64,17 @@ class Attendance:
         joined_id = transaction.store.join(
             group, client, channel, joined_id=transaction.newest, expires_at=expires_at, now=transaction.now
         )
-        if self._notices.is_here(transaction, client):
+        if self._is_here(transaction, group, channel):
             transaction.undo.append(self._here.members.joined(group, channel, (joined_id, expires_at)))
             return True
         return not client
+
+    def _is_here(self, transaction: Transaction, group: str, channel: str) -> bool:
+        """Whether what changes is noted in this process's memory, and not told in the log."""
+        here = self._notices.is_here(transaction, names.client_of(channel))
+        if here:
+            self._here.changes.note(transaction, group, channel)
+        return here
 
     def _ends_at(self, transaction: Transaction) -> float | None:
         expiry = self._options.group_expiry
@@ -81,8 +90,8 @@ class Attendance:
                 self.end(transaction, group, [Attendee(group, client, channel, row.key)], memberships=True)
                 return
             left = transaction.store.leave(group, client, channel)
-            if self._notices.is_here(transaction, client):
-                transaction.after_commit.append(lambda: self._here.members.set(group, channel, None))
+            if self._is_here(transaction, group, channel):
+                transaction.after_commit.append(lambda: self._here.members.left(group, channel))
             elif client and left:
                 self._notices.tell_of(transaction, group, client, channel)
 
@@ -129,7 +138,7 @@ class Attendance:
             store.heard(group, client, channel, transaction.newest)
         if not client:
             store.withdraw(channel, group)
-        elif self._notices.is_here(transaction, client):
+        elif self._is_here(transaction, group, channel):
             undo, settle = self._here.audience.enter(group, channel, row, newest_before)
             transaction.undo.append(undo)
             transaction.after_commit.append(settle)
@@ -153,7 +162,7 @@ class Attendance:
                 store.update_presence(group, client, channel, info=info, expires_at=expires_at)
                 if untold:
                     self._notices.tell_of_presence(transaction, group, client, channel)
-            if self._notices.is_here(transaction, client):
+            if self._is_here(transaction, group, channel):
                 undo = self._here.audience.update(group, channel, info, expires_at)
                 transaction.undo.append(undo)
 
@@ -167,7 +176,7 @@ class Attendance:
             client = names.client_of(channel)
             newest_before = transaction.newest
             row = store.watch(group, client, channel, heard_id=newest_before, expires_at=self._ends_at(transaction))
-            here = self._notices.is_here(transaction, client)
+            here = self._is_here(transaction, group, channel)
             if row.key:
                 self._join(transaction, group, channel)
             if client and not here:
@@ -206,7 +215,7 @@ class Attendance:
                     store.leave(group, client, channel)
                 if not client:
                     store.withdraw(channel, group)
-                elif self._notices.is_here(transaction, client):
+                elif self._is_here(transaction, group, channel):
                     self._leave_here(transaction, group, channel, newest_before, member=ends)
                 else:
                     self._notices.tell_of_presence(transaction, group, client, channel)
@@ -221,4 +230,4 @@ class Attendance:
             transaction.after_commit.append(settle)
         transaction.after_commit.append(lambda: self._here.boxes.withdraw(channel, group))
         if member:
-            transaction.after_commit.append(lambda: self._here.members.set(group, channel, None))
+            transaction.after_commit.append(lambda: self._here.members.left(group, channel))

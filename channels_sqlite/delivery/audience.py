@@ -8,7 +8,7 @@ whether there will be one; then a channel has a gap, of the ids that it will not
 none.
 
 Threads: everything may be called from any thread. `_lock` is held for memory operations alone; inside it that of the
-mailboxes may be taken, which forget a channel that is in no group any more.
+mailboxes may be taken, which forget a channel that is in no group any more, and that of the own changes.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 
 from channels_sqlite.delivery.mailboxes import Mailboxes
 from channels_sqlite.delivery.members import Members
+from channels_sqlite.delivery.own_changes import OwnChanges
 from channels_sqlite.storage.presences import PresenceRow
 
 __all__ = ["Audience", "Hearer"]
@@ -51,14 +52,14 @@ class Hearer:
 class Audience:
     """Groups to channels."""
 
-    def __init__(self, boxes: Mailboxes, members: Members) -> None:
+    def __init__(self, boxes: Mailboxes, members: Members, own: OwnChanges) -> None:
         self._boxes = boxes
         self._members = members
-        self._lock = threading.Lock()  # guards all that follows; inside that of the mailboxes may be waited for
+        self._own = own
+        # Guards all that follows; inside those of the mailboxes and of the own changes may be waited for.
+        self._lock = threading.Lock()
         self._groups: dict[str, dict[str, Hearer]] = {}
         self._counts: dict[str, int] = {}  # channels, and in how many groups they are present or watch
-        self.changes = 0
-        """How often this process itself has changed something: what was read before may be older than that."""
 
     def of(self, group: str, message_id: int) -> list[str]:
         """Return the channels that the diff with this id is for."""
@@ -127,13 +128,13 @@ class Audience:
             if before is not None:
                 gap_from = min(before.gap_from, newest_before)
                 now = Hearer(row._replace(heard_id=before.row.heard_id), gap_from, row.heard_id)
-            self._change(group, channel, now)
+            self._set(group, channel, now)
 
         def settle() -> None:
             with self._lock:
                 hearer = self._groups.get(group, {}).get(channel)
                 if hearer is not None and hearer.gap_to == row.heard_id:  # not left or joined since
-                    self._change(group, channel, Hearer(hearer.row._replace(heard_id=row.heard_id)))
+                    self._set(group, channel, Hearer(hearer.row._replace(heard_id=row.heard_id)))
 
         return self._undoing(group, channel, now, before), settle
 
@@ -146,13 +147,13 @@ class Audience:
             if before is None:
                 return None
             now = Hearer(before.row, min(before.gap_from, newest_before), math.inf)
-            self._change(group, channel, now)
+            self._set(group, channel, now)
 
         def settle() -> None:
             with self._lock:
                 hearer = self._groups.get(group, {}).get(channel)
                 if hearer is not None and hearer.leaves:  # not joined since
-                    self._change(group, channel, None)
+                    self._set(group, channel, None)
 
         return self._undoing(group, channel, now, before), settle
 
@@ -163,27 +164,23 @@ class Audience:
             if before is None:
                 return _nothing
             now = replace(before, row=before.row._replace(info=info, expires_at=expires_at))
-            self._change(group, channel, now)
+            self._set(group, channel, now)
         return self._undoing(group, channel, now, before)
-
-    def _change(self, group: str, channel: str, hearer: Hearer | None) -> None:
-        self.changes += 1
-        self._set(group, channel, hearer)
 
     def _undoing(self, group: str, channel: str, now: Hearer, before: Hearer | None) -> Callable[[], None]:
         def undo() -> None:
             with self._lock:
                 if self._groups.get(group, {}).get(channel) is now:
-                    self._change(group, channel, before)
+                    self._set(group, channel, before)
 
         return undo
 
     # From the log
 
-    def learn(self, group: str, channel: str, row: PresenceRow | None, changes: int) -> bool:
-        """Note what was read; return False where this process has changed something since `changes` was that number."""
+    def learn(self, group: str, channel: str, row: PresenceRow | None) -> bool:
+        """Note what was read; return False where it must be read again, as this process has changed it meanwhile."""
         with self._lock:
-            if self.changes != changes:
+            if self._own.overtook(group, channel):
                 return False
             self._set(group, channel, None if row is None else Hearer(row))
             return True
@@ -200,7 +197,6 @@ class Audience:
         """Have all hear what comes after the message with this id, of another file or of ids that began anew."""
         with self._lock:
             before = self._groups
-            self.changes += 1
             self._groups = {
                 group: {channel: Hearer(hearer.row._replace(heard_id=cursor)) for channel, hearer in hearers.items()}
                 for group, hearers in before.items()
@@ -208,7 +204,6 @@ class Audience:
 
         def undo() -> None:
             with self._lock:
-                self.changes += 1
                 self._groups = before
 
         return undo

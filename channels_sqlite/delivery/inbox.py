@@ -24,6 +24,7 @@ from channels_sqlite.delivery.mailbox import Waiter
 from channels_sqlite.delivery.mailboxes import Mailboxes, Taken
 from channels_sqlite.delivery.members import Members
 from channels_sqlite.delivery.notices import Notices
+from channels_sqlite.delivery.own_changes import OwnChanges
 from channels_sqlite.delivery.progress import Progress
 from channels_sqlite.delivery.reader import Reader
 from channels_sqlite.delivery.telling import Telling
@@ -57,8 +58,9 @@ class Inbox:
         self._reports = reports
         self.reader = Reader(database, reports)
         self.boxes = Mailboxes(options, reports.counters)
-        self.members = Members(self.boxes)
-        self.audience = Audience(self.boxes, self.members)
+        self.changes = OwnChanges()
+        self.members = Members(self.boxes, self.changes)
+        self.audience = Audience(self.boxes, self.members, self.changes)
         self.epochs = Epochs()
         self.log = Log(
             client,
@@ -68,6 +70,7 @@ class Inbox:
             boxes=self.boxes,
             members=self.members,
             audience=self.audience,
+            changes=self.changes,
             epochs=self.epochs,
             reports=reports,
         )
@@ -81,7 +84,7 @@ class Inbox:
             delete=options.message_retention == 0,
         )
         self.progress = Progress(client, outbox, self.boxes)
-        here = Here(self.boxes, self.members, self.audience)
+        here = Here(self.boxes, self.members, self.audience, self.changes)
         self.notices = Notices(client, options, self.log)
         telling = Telling(client, options, self.notices, wakeups)
         self.attendance = Attendance(options, here, self.notices, telling)
@@ -135,6 +138,7 @@ class Inbox:
         """In a forked child: threads of the parent may hold the locks for ever."""
         self.epochs.given.abandon()
         self.claims.abandon()
+        self.changes.abandon()
         self.members.abandon()
         self.audience.abandon()
         self.boxes.abandon()

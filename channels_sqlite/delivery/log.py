@@ -25,6 +25,7 @@ from channels_sqlite.delivery.epochs import Epochs
 from channels_sqlite.delivery.mailbox import Entry
 from channels_sqlite.delivery.mailboxes import Mailboxes
 from channels_sqlite.delivery.members import Members
+from channels_sqlite.delivery.own_changes import OwnChanges
 from channels_sqlite.delivery.reader import Reader
 from channels_sqlite.delivery.withdrawals import Withdrawals
 from channels_sqlite.histories import Position
@@ -82,6 +83,7 @@ class Log:
         boxes: Mailboxes,
         members: Members,
         audience: Audience,
+        changes: OwnChanges,
         epochs: Epochs,
         reports: Reports,
     ) -> None:
@@ -92,7 +94,7 @@ class Log:
         self._boxes = boxes
         self._members = members
         self._audience = audience
-        self._changes = 0  # of the audience, before this step began to read
+        self._own_changes = changes
         self._epochs = epochs
         self._reports = reports
         self._own: deque[OwnRows] = deque()
@@ -121,10 +123,13 @@ class Log:
     def read(self, connections: Connections, *, behind: bool) -> bool:
         """Deliver one step of the log; return whether there is more."""
         self._epoch = ""
-        self._changes = self._audience.changes
-        more = not self._deliver_own(connections) or behind
-        if more:
-            more = self._step(connections)
+        self._own_changes.begin()
+        try:
+            more = not self._deliver_own(connections) or behind
+            if more:
+                more = self._step(connections)
+        finally:
+            self._own_changes.end()
         if self._withdrawals and self._broadcast is None:
             self._withdrawals.passed(self._boxes.cursor)
         return more
@@ -216,7 +221,8 @@ class Log:
             membership = connections.reader.store.member(row.queue, self._client, channel)
             if row.local == PRESENCE_TOO:
                 self._learn(row.queue, channel, connections)
-            self._members.set(row.queue, channel, membership)
+            if not self._members.learn(row.queue, channel, membership):
+                raise _OutOfDateError
             if row.local not in (None, PRESENCE_TOO):  # somebody else has read the history for it, from that id on
                 self._boxes.withdraw_kept(channel, row.queue, int(row.local) - 1, row.id)
             return 1
@@ -237,10 +243,10 @@ class Log:
     def _learn(self, group: str, channel: str, connections: Connections) -> None:
         """Note what a channel is in the presence of a group, of which another transaction has told.
 
-        Raises _OutOfDateError where this process has changed such things since the step began to read.
+        Raises _OutOfDateError where this process has changed it since the step began to read.
         """
         row = connections.reader.store.presence(group, self._client, channel)
-        if not self._audience.learn(group, channel, row, self._changes):
+        if not self._audience.learn(group, channel, row):
             raise _OutOfDateError
         self._boxes.withdraw(channel, group, math.inf if row is None else row.heard_id)
 

@@ -4,7 +4,7 @@ Complete by construction: a client's channels get into groups through this proce
 another one, which says so in the log.
 
 Threads: everything may be called from any thread. `_lock` is held for memory operations alone; inside it that of the
-mailboxes may be taken, which forget a channel that has left its last group.
+mailboxes may be taken, which forget a channel that has left its last group, and that of the own changes.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Collection, Iterator
 
 from channels_sqlite.delivery.mailboxes import Mailboxes
+from channels_sqlite.delivery.own_changes import OwnChanges
 
 __all__ = ["Members", "Membership"]
 
@@ -24,9 +25,11 @@ Membership = tuple[int, "float | None"]
 class Members:
     """Groups to member channels."""
 
-    def __init__(self, boxes: Mailboxes) -> None:
+    def __init__(self, boxes: Mailboxes, own: OwnChanges) -> None:
         self._boxes = boxes
-        self._lock = threading.Lock()  # guards all that follows; inside that of the mailboxes may be waited for
+        self._own = own
+        # Guards all that follows; inside those of the mailboxes and of the own changes may be waited for.
+        self._lock = threading.Lock()
         self._groups: dict[str, dict[str, Membership]] = {}
         self._counts: dict[str, int] = {}  # channels, and in how many groups they are
         self._none_ends_before = math.inf  # seconds since 1970
@@ -40,18 +43,33 @@ class Members:
                 if joined_id < message_id and (expires_at is None or expires_at > now)
             ]
 
-    def set(self, group: str, channel: str, membership: Membership | None) -> Membership | None:
-        """Note a membership, or with None that there is none; return what there was."""
+    def left(self, group: str, channel: str) -> None:
+        """Note that there is no such membership any more, after the commit."""
         with self._lock:
-            return self._set(group, channel, membership)
+            self._set(group, channel, None)
 
-    def joined(self, group: str, channel: str, membership: Membership) -> Callable[[], object]:
+    def joined(self, group: str, channel: str, membership: Membership) -> Callable[[], None]:
         """Note a membership; return what undoes it.
 
         Called before the commit that makes it real: a broadcast that follows the commit may be read at once.
         """
-        before = self.set(group, channel, membership)
-        return lambda: self.set(group, channel, before)
+        with self._lock:
+            before = self._set(group, channel, membership)
+
+        def undo() -> None:
+            with self._lock:
+                if self._groups.get(group, {}).get(channel) is membership:  # not dropped since
+                    self._set(group, channel, before)
+
+        return undo
+
+    def learn(self, group: str, channel: str, membership: Membership | None) -> bool:
+        """Note what was read; return False where it must be read again, as this process has changed it meanwhile."""
+        with self._lock:
+            if self._own.overtook(group, channel):
+                return False
+            self._set(group, channel, membership)
+            return True
 
     def _set(self, group: str, channel: str, membership: Membership | None) -> Membership | None:
         members = self._groups.get(group, {})

@@ -102,6 +102,7 @@ class Registration:
         store.register(
             ProcessRow(self.client, os.getpid(), machine_id(), address, cursor, held="{}", channels=0), transaction.now
         )
+        self._inbox.changes.note_all(transaction)
         for group, channel, joined_before, expires_at in self._inbox.members.all():
             joined_id = store.join(
                 group,

@@ -43,13 +43,14 @@ class Transaction:
 
     A write checks first and writes then: it may raise (ChannelFull) as long as it has written nothing. State outside
     of the database that it changes goes back in `undo` when the transaction fails; `wake` names the clients to wake
-    once it is committed, `own` has the rows for this very process, `after_commit` says what else to do then. One that
-    is `in_users_block` is part of a transaction of the user's: nobody tells when that fails, so such writes change no
-    state outside.
+    once it is committed, `own` has the rows for this very process, `after_commit` says what else to do then, and
+    `at_end` what to do after all that, whatever has become of it. One that is `in_users_block` is part of a transaction
+    of the user's: nobody tells when that fails, so such writes change no state outside.
     """
 
     __slots__ = (
         "after_commit",
+        "at_end",
         "entered",
         "file",
         "first",
@@ -91,21 +92,32 @@ class Transaction:
         self.wake: set[str] = set()
         self.undo: list[Callable[[], object]] = []
         self.after_commit: list[Callable[[], object]] = []
+        self.at_end: list[Callable[[], object]] = []
 
     def take_back(self) -> None:
         """Undo what was changed outside of the database: the transaction has failed."""
-        for undo in reversed(self.undo):
-            undo()
+        try:
+            for undo in reversed(self.undo):
+                undo()
+        finally:
+            self._end()
 
     def hand_over(self, counters: Counters) -> None:
         """Do what is to be done after the commit, but for waking others; interrupted (Ctrl-C), it may be called again.
 
         Within the lock under which transactions run, so that what comes of them keeps the order of the commits.
         """
-        counters.sent, self.sent = counters.sent + self.sent, 0
-        counters.refused, self.refused = counters.refused + self.refused, 0
-        while self.after_commit:
-            self.after_commit.pop(0)()
+        try:
+            counters.sent, self.sent = counters.sent + self.sent, 0
+            counters.refused, self.refused = counters.refused + self.refused, 0
+            while self.after_commit:
+                self.after_commit.pop(0)()
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        while self.at_end:
+            self.at_end.pop(0)()
 
 
 class Write(Generic[T]):

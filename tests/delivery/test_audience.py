@@ -6,6 +6,7 @@ from channels_sqlite.counters import Counters
 from channels_sqlite.delivery.audience import Audience
 from channels_sqlite.delivery.mailboxes import Mailboxes
 from channels_sqlite.delivery.members import Members
+from channels_sqlite.delivery.own_changes import OwnChanges
 from channels_sqlite.options import Options
 from channels_sqlite.storage.presences import PresenceRow
 
@@ -20,8 +21,8 @@ def row(heard_id: int, key: str = "ann") -> PresenceRow:
 
 @pytest.fixture
 def audience() -> Audience:
-    boxes = Mailboxes(Options(), Counters())
-    return Audience(boxes, Members(boxes))
+    boxes, changes = Mailboxes(Options(), Counters()), OwnChanges()
+    return Audience(boxes, Members(boxes, changes), changes)
 
 
 def heard(audience: Audience, up_to: int = 20) -> list[int]:
@@ -114,14 +115,10 @@ def test_two_joins_and_a_leave_in_one_transaction(audience: Audience) -> None:
     assert not audience.attends(CHANNEL)
 
 
-def test_what_is_read_counts_unless_something_has_changed_here(audience: Audience) -> None:
-    changes = audience.changes
-    assert audience.learn("room", CHANNEL, row(3), changes)
+def test_what_is_read_is_noted(audience: Audience) -> None:
+    assert audience.learn("room", CHANNEL, row(3))
     assert heard(audience, 5) == [4, 5]
-    enter(audience, 4, 4)
-    assert not audience.learn("room", CHANNEL, None, changes)
-    assert heard(audience, 5) == [5]
-    assert audience.learn("room", CHANNEL, None, audience.changes)
+    assert audience.learn("room", CHANNEL, None)
     assert not audience.attends(CHANNEL)
 
 
