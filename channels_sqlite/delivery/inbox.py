@@ -59,6 +59,7 @@ class Inbox:
         self.reader = Reader(database, reports)
         self.boxes = Mailboxes(options, reports.counters)
         self.changes = OwnChanges()
+        self.changes.on_end = self.reader.pull
         self.members = Members(self.boxes, self.changes)
         self.audience = Audience(self.boxes, self.members, self.changes)
         self.epochs = Epochs()

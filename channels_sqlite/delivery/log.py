@@ -195,6 +195,8 @@ class Log:
                     up_to = row.id
                     break
         self._boxes.read_on(up_to)
+        if self._own_changes.awaited:
+            return False
         return up_to < newest or self._broadcast is not None
 
     def _deliver(self, row: LogRow, connections: Connections) -> int:

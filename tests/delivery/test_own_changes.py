@@ -13,6 +13,7 @@ from channels_sqlite.engine.engine import Engine
 from channels_sqlite.layers import SqliteChannelLayer, engine_of
 from channels_sqlite.storage.store import Store
 from channels_sqlite.storage.transactions import Transaction
+from channels_sqlite.waking.sender import Sender
 from tests.support.layers import LayerFactory
 from tests.support.waiting import aeventually, eventually
 
@@ -34,7 +35,7 @@ async def hears(layer: SqliteChannelLayer, channel: str, other: SqliteChannelLay
 
 
 def in_thread(work: Callable[[], object]) -> None:
-    thread = threading.Thread(target=work)
+    thread = threading.Thread(target=work, daemon=True)
     thread.start()
     thread.join(DEADLINE_S)
     assert not thread.is_alive()
@@ -120,6 +121,29 @@ async def test_what_was_committed_after_a_transaction_is_not_undone_by_its_end(
     assert [(group, name) for group, name, *_ in engine.inbox.members.all()] == [("room", channel)]
     if face == "presence":
         assert [(group, name) for group, name, _ in engine.inbox.audience.all()] == [("room", channel)]
+    assert await hears(layer, channel, other)
+
+
+async def test_a_thread_whose_own_transaction_is_waited_for_goes_on(
+    make_layer: LayerFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It reads what it sends itself before its transaction has quite ended; what others say of the channel waits for that."""
+    monkeypatch.setattr(Sender, "send", lambda self, path: False)
+    layer, other = make_layer(polling_interval=NEVER_S), make_layer()
+    channel = await layer.new_channel()
+    engine = engine_of(layer)
+    await other.group_discard("room", channel)
+    await other.group_add("room", channel)
+
+    payload = engine.codec.encode({"type": "own"})
+
+    def apply(transaction: Transaction) -> None:
+        engine.operations.group_send("room", [payload])(transaction)
+        change(engine, "add", channel)(transaction)
+
+    in_thread(lambda: engine.outbox.write_blocking(apply))
+    assert [(group, name) for group, name, *_ in engine.inbox.members.all()] == [("room", channel)]
+    assert (await asyncio.wait_for(layer.receive(channel), DEADLINE_S))["type"] == "own"
     assert await hears(layer, channel, other)
 
 
