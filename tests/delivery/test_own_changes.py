@@ -127,7 +127,7 @@ async def test_what_was_committed_after_a_transaction_is_not_undone_by_its_end(
 async def test_a_thread_whose_own_transaction_is_waited_for_goes_on(
     make_layer: LayerFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It reads what it sends itself before its transaction has quite ended; what others say of the channel waits for that."""
+    """It reads what it sends itself before its transaction has quite ended; what others say of the channel waits."""
     monkeypatch.setattr(Sender, "send", lambda self, path: False)
     layer, other = make_layer(polling_interval=NEVER_S), make_layer()
     channel = await layer.new_channel()
