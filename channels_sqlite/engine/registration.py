@@ -151,6 +151,10 @@ class Registration:
     def keep_up(self) -> None:
         """Do what is due every second."""
         self._seat.keep()
+        # Where nobody receives and nobody sends, nobody else would see that the entry is gone.
+        if not self._inbox.reader.query(lambda store: store.newest_id_and_registered(self.client))[1]:
+            self.return_soon()
+            return
         if self._seat.address not in ("", self._address):  # a new socket; others look for it elsewhere
             self._tell_of_socket()
         self._inbox.progress.publish_if_changed()

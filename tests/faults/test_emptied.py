@@ -289,3 +289,21 @@ async def test_a_receiver_that_waits_while_nobody_writes_is_registered_again_soo
     await aeventually(lambda: client_of(channel) in registered_clients(database), NOTICED_S)
     await layer.send(channel, {"n": 1})
     assert await asyncio.wait_for(waiting, NOTICED_S) == {"n": 1}
+
+
+@RESETS
+async def test_processes_that_neither_receive_nor_send_are_registered_again_soon(
+    make_layer: LayerFactory, database: ChannelDatabase, reset: bool
+) -> None:
+    """One of them looks after the file, and would notice in any case; nobody wakes those who wait for nothing."""
+    layers = [make_layer() for _ in range(3)]
+    for layer in layers:
+        await layer.group_add("room", await layer.new_channel())
+    clients = {engine_of(layer).client for layer in layers}
+    await aempty(reset)
+
+    def all_are_back() -> bool:
+        return {client for (client,) in query(database.path, "SELECT client FROM channels_sqlite_process")} == clients
+
+    await aeventually(all_are_back, NOTICED_S)
+    assert await layers[0].group_count("room") == 3
