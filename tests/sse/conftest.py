@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from channels.layers import BaseChannelLayer, channel_layers
 from django.test import override_settings
+from pytest_django import DjangoDbBlocker
 
 from channels_sqlite.layers import SqliteChannelLayer
 from tests.django.project import Project, start_project
@@ -21,6 +22,13 @@ from tests.support.programs import Started
 
 VisitFactory = Callable[..., Visit]
 ListenFactory = Callable[..., Awaitable[Listener]]
+
+
+@pytest.fixture(autouse=True)
+def closing_connections(django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
+    """A response that ends has Django look at old connections, at those that other tests have left open among them."""
+    with django_db_blocker.unblock():
+        yield
 
 
 @pytest.fixture
