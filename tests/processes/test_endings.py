@@ -89,7 +89,7 @@ def test_the_facade_sends_until_the_very_end_and_leaves_nothing(
     assert [name for name in wake_folder(database) if name not in ("housekeeping.lock", "checkpoint.lock")] == []
 
 
-WAITING = """
+SET_UP = """
 import asyncio, sys, threading
 import django
 from django.conf import settings
@@ -101,7 +101,9 @@ settings.configure(
 )
 django.setup()
 from channels_sqlite import get_channel_layer, get_sync_channel_layer
+"""
 
+WAITING = """
 def serve():
     async def wait():
         await asyncio.gather(*(get_channel_layer().receive(f"jobs{number}") for number in range(3)))
@@ -119,12 +121,10 @@ else:
 """
 
 
-def test_who_waits_in_threads_that_end_with_the_interpreter_prints_no_tracebacks(
-    database: ChannelDatabase, tmp_path: Path
-) -> None:
-    """As a server's threads do, while closing takes its time on a slow disk."""
-    program = tmp_path / "program.py"
-    program.write_text(WAITING, encoding="utf-8")
+def ends_quietly(text: str, database: ChannelDatabase, folder: Path) -> None:
+    """Run a program five times; it must end by itself, well, and without a word."""
+    program = folder / "program.py"
+    program.write_text(SET_UP + text, encoding="utf-8")
     for _ in range(5):
         finished = subprocess.run(
             [sys.executable, str(program), str(database.path)],
@@ -135,22 +135,17 @@ def test_who_waits_in_threads_that_end_with_the_interpreter_prints_no_tracebacks
             check=False,
         )
         assert (finished.returncode, finished.stderr) == (0, "")
+
+
+def test_who_waits_in_threads_that_end_with_the_interpreter_prints_no_tracebacks(
+    database: ChannelDatabase, tmp_path: Path
+) -> None:
+    """As a server's threads do, while closing takes its time on a slow disk."""
+    ends_quietly(WAITING, database, tmp_path)
     assert query(database, "SELECT count(*) FROM channels_sqlite_process") == [(0,)]
 
 
 ON_THEIR_WAY = """
-import asyncio, sys, threading
-import django
-from django.conf import settings
-
-settings.configure(
-    INSTALLED_APPS=["channels_sqlite"],
-    DATABASES={"default": {}, "channels": {"ENGINE": "django.db.backends.sqlite3", "NAME": sys.argv[1]}},
-    CHANNEL_LAYERS={"default": {"BACKEND": "channels_sqlite.layers.SqliteChannelLayer", "CONFIG": {}}},
-)
-django.setup()
-from channels_sqlite import get_channel_layer, get_sync_channel_layer
-
 async def first():
     layer = get_channel_layer()
     await layer.send("first", {"type": "first"})
@@ -193,18 +188,7 @@ def test_who_is_about_to_wait_when_the_interpreter_ends_prints_no_traceback_eith
     database: ChannelDatabase, tmp_path: Path
 ) -> None:
     """A thread that has looked in vain, or stands in line, does not wait yet; that is up to chance."""
-    program = tmp_path / "program.py"
-    program.write_text(ON_THEIR_WAY, encoding="utf-8")
-    for _ in range(5):
-        finished = subprocess.run(
-            [sys.executable, str(program), str(database.path)],
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-            timeout=DEADLINE_S,
-            check=False,
-        )
-        assert (finished.returncode, finished.stderr) == (0, "")
+    ends_quietly(ON_THEIR_WAY, database, tmp_path)
 
 
 @pytest.mark.parametrize("used", ["used", "unused"])
