@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sqlite3
 import threading
 from collections.abc import Callable
 
@@ -18,9 +19,10 @@ from channels_sqlite.exceptions import ChannelDatabaseError
 from channels_sqlite.processes.liveness import machine_id
 from channels_sqlite.reports import Reports
 from channels_sqlite.storage.connections import Opened
-from channels_sqlite.storage.errors import explaining_os
+from channels_sqlite.storage.errors import explaining_os, is_busy
 from channels_sqlite.storage.outbox import Outbox
 from channels_sqlite.storage.readers import ProcessRow
+from channels_sqlite.storage.store import Store
 from channels_sqlite.storage.transactions import Transaction
 from channels_sqlite.waking.wakeups import Wakeups
 
@@ -57,6 +59,7 @@ class Registration:
         self._returning = threading.Lock()  # held on the way to register again; only ever tried for
         # From which id on reading begins, or None: where it is; see `enter_in`.
         self._starts_at: Callable[[Transaction], int | None] = inbox.log.resumes_at
+        self._store: Store | None = None  # of the background thread's connection, once one is open
         self.done = False
 
     def enter(self) -> None:
@@ -75,6 +78,7 @@ class Registration:
         sent after the old file was last seen in its place.
         """
         self._seat.move_to(opened.place)
+        self._store = opened.connections.patient.store
         if not self.done:
             self._seat.note()  # show that this process lives, and leave it at that: it may never receive
             return
@@ -151,14 +155,27 @@ class Registration:
     def keep_up(self) -> None:
         """Do what is due every second."""
         self._seat.keep()
-        # Where nobody receives and nobody sends, nobody else would see that the entry is gone.
-        if not self._inbox.reader.query(lambda store: store.newest_id_and_registered(self.client))[1]:
+        if self._is_gone():
             self.return_soon()
             return
         if self._seat.address not in ("", self._address):  # a new socket; others look for it elsewhere
             self._tell_of_socket()
         self._inbox.progress.publish_if_changed()
         self._inbox.claims.forget_idle(IDLE_LISTENER_S)
+
+    def _is_gone(self) -> bool:
+        """Whether somebody has deleted the entry. Where nobody receives and nobody sends, nobody else would see it.
+
+        Read on the thread's own connection: it does not wait for the reader's turn, and writes not for it.
+        """
+        if self._store is None:
+            return False
+        try:
+            return not self._store.newest_id_and_registered(self.client)[1]
+        except sqlite3.Error as error:
+            if is_busy(error):  # where WAL is not in use; the next tick sees it
+                return False
+            raise
 
     def _tell_of_socket(self) -> None:
         try:

@@ -23,6 +23,7 @@ from tests.facade.threads import Threads
 from tests.support import inside
 from tests.support.databases import ChannelDatabase
 from tests.support.layers import LayerFactory
+from tests.support.locks import held_elsewhere
 from tests.support.waiting import aeventually, eventually
 
 DEADLINE_S = 10.0
@@ -97,6 +98,14 @@ def failing(method: Callable[..., Any]) -> Callable[..., Any]:
         raise ValueError(f"{method.__name__} was made to fail")
 
     return fail
+
+
+async def test_a_tick_does_not_wait_for_the_turn_of_whoever_reads(layer: SqliteChannelLayer) -> None:
+    """Else all that is left to the background thread would wait with it."""
+    engine = engine_of(layer)
+    await engine.ready_to_receive()
+    with held_elsewhere([engine.database.reading]):
+        await asyncio.wait_for(inside.background(engine).acall(lambda: inside.tick(engine)), DEADLINE_S)
 
 
 @pytest.mark.parametrize("method", ["_watch", "_change_pace"])

@@ -220,6 +220,13 @@ def remove(path: Path) -> None:
         file.unlink(missing_ok=True)
 
 
+def remove_folder(folder: Path) -> None:
+    """Delete it in one go: processes put files into it meanwhile."""
+    gone = folder.with_name(f"gone-{time.monotonic_ns()}")
+    folder.rename(gone)
+    shutil.rmtree(gone)
+
+
 def replace(path: Path) -> None:
     """Put a fresh migrated database in the place of this one."""
     fresh = fresh_file(path.parent, f"fresh-{time.monotonic_ns()}.sqlite3")

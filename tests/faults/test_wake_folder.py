@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 from channels_sqlite.layers import SqliteChannelLayer, engine_of
 from channels_sqlite.processes.lock_files import ElectionLock, LockFile
 from channels_sqlite.processes.meeting_place import MeetingPlace, folder_beside, own_folder
-from tests.faults.support import receive
+from tests.faults.support import receive, remove_folder
 from tests.support.child import Parent
 from tests.support.databases import ChannelDatabase, channel_database
 from tests.support.inside import made
@@ -58,13 +57,6 @@ def wake(database: ChannelDatabase) -> Path:
 # What happens to it
 
 
-def remove_it(wake: Path) -> None:
-    """In one go: processes put files into it meanwhile."""
-    gone = wake.with_name("gone")
-    wake.rename(gone)
-    shutil.rmtree(gone)
-
-
 def to_a_file(wake: Path) -> None:
     obstacle = wake.with_name("obstacle")
     obstacle.write_text("no folder")
@@ -80,7 +72,7 @@ def to_a_dangling_link(wake: Path) -> None:
 def put_in_its_place(obstacle: Path, wake: Path) -> None:
     """Again where a process has made the folder anew in between."""
     while True:
-        remove_it(wake)
+        remove_folder(wake)
         try:
             obstacle.rename(wake)
         except (IsADirectoryError, FileExistsError):
@@ -102,7 +94,7 @@ obstacles = pytest.mark.parametrize("obstruct", OBSTACLES.values(), ids=OBSTACLE
 
 def test_a_removed_folder_is_made_anew(database: ChannelDatabase, wake: Path) -> None:
     place = MeetingPlace(str(database.path))
-    remove_it(wake)
+    remove_folder(wake)
     place.make_sure()
     assert place.folder == wake
     assert wake.is_dir()
@@ -190,7 +182,7 @@ async def test_removing_the_folder_in_the_middle_of_traffic_is_noticed_by_nobody
     layer = make_layer(message_retention=0)
     number = 0
     for _ in range(3):
-        remove_it(wake)
+        remove_folder(wake)
 
         async def all_is_back() -> bool:
             nonlocal number

@@ -10,7 +10,7 @@ import pytest
 
 from channels_sqlite.delivery import epochs
 from channels_sqlite.layers import SqliteChannelLayer
-from tests.faults.support import query, remove, replace
+from tests.faults.support import query, remove, remove_folder, replace
 from tests.history.conftest import KeepingFactory
 from tests.history.test_reading import send, texts
 from tests.support.databases import ChannelDatabase
@@ -189,7 +189,7 @@ async def test_a_note_that_is_removed_while_it_is_in_use_is_made_anew(
     await send(layer, 1)
     position = await position_of(layer)
     noted = note(database).read_bytes()
-    shutil.rmtree(note(database).parent)
+    remove_folder(note(database).parent)
     await aeventually(lambda: note(database).exists() and note(database).read_bytes() == noted, NOTICED_S)
     await layer.close()
     assert (await layer.group_history("room", since=position)).recovered

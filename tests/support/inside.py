@@ -60,6 +60,11 @@ def ticks(engine: Engine) -> bool:
     return engine._background._stirred.locked()
 
 
+def tick(engine: Engine) -> None:
+    """What the background thread does then; to be called there."""
+    engine._tick_in_thread()
+
+
 def end_threads(engine: Engine) -> None:
     """Have no thread started any more, as at the interpreter's end."""
     engine._background._ended = True
