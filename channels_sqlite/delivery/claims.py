@@ -1,7 +1,7 @@
 """Normal channels: claiming messages for those who wait for them, and putting back what nobody took.
 
 A process claims exactly as many messages as it has receivers waiting: more would be lost with it. Coroutines get theirs
-through the mailboxes, because they may be cancelled while a claim is under way. A thread claims one message for itself
+through their boxes, because they may be cancelled while a claim is under way. A thread claims one message for itself
 when it is told that something waits.
 
 Senders wake only for the first message that waits on a channel, which is enough: whoever begins to wait looks first, or
@@ -23,10 +23,10 @@ from functools import partial
 from channels_sqlite import names
 from channels_sqlite.concurrency.gate import Gate
 from channels_sqlite.concurrency.reentry import exclusive
-from channels_sqlite.delivery.entries import claimed
+from channels_sqlite.delivery.claimed_boxes import ClaimedBoxes
+from channels_sqlite.delivery.entries import Entry, claimed
 from channels_sqlite.delivery.epochs import Epochs, copy_of
-from channels_sqlite.delivery.mailbox import Entry
-from channels_sqlite.delivery.mailboxes import Mailboxes, Taken
+from channels_sqlite.delivery.lines import Taken
 from channels_sqlite.delivery.reader import Reader
 from channels_sqlite.exceptions import LayerClosedError
 from channels_sqlite.reports import Reports
@@ -46,7 +46,7 @@ class Claims:
         self,
         client: str,
         outbox: Outbox,
-        boxes: Mailboxes,
+        boxes: ClaimedBoxes,
         reader: Reader,
         reports: Reports,
         *,
@@ -150,7 +150,7 @@ class Claims:
             self._put_back(channel, surplus)
 
     def _put_back(self, channel: str, surplus: Sequence[Entry]) -> None:
-        """Put messages back, newest first, of which the mailboxes know that they are on their way."""
+        """Put messages back, newest first, of which the boxes know that they are on their way."""
         self._outbox.post(self._unclaim(channel, surplus), lambda write: self._released(channel, surplus, write))
 
     def _unclaim(self, channel: str, entries: Sequence[Entry]) -> Callable[[Transaction], None]:

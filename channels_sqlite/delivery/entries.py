@@ -1,16 +1,36 @@
-"""Entries of mailboxes that tell of presences."""
+"""Messages that wait, still encoded: what lies in mailboxes."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
-from channels_sqlite.codec import UndecodableError
+from channels_sqlite.codec import Message, UndecodableError
 from channels_sqlite.delivery import diffs
-from channels_sqlite.delivery.mailbox import Entry
 from channels_sqlite.storage.messages import NEVER, ClaimedRow
 
-__all__ = ["claimed", "diff_entry", "merged"]
+__all__ = ["Entry", "claimed", "diff_entry", "merged"]
+
+
+@dataclass(slots=True)
+class Entry:
+    """A message that waits, still encoded; a broadcast's entry is shared by all its members."""
+
+    id: int
+    expires_at: float  # seconds since 1970
+    payload: bytes
+    shared: bool = field(default=False, compare=False)
+    position: str = ""
+    """What the message is given as its `__position__`; "" for one that is of no group with history."""
+    group: str = ""
+    """The group with history that it was sent to, on process-specific channels."""
+    template: Message | None = field(default=None, compare=False)
+    """The message, to be copied for each member; None when it was not decoded yet, or is more than a flat dict."""
+    diff_of: str | None = field(default=None, compare=False)
+    """The group whose presence this tells of; see `diffs`. It never expires, and takes no capacity."""
+    lapses_at: float = field(default=math.inf, compare=False)
+    """When whoever has not received it may be gone (seconds since 1970)."""
 
 
 def diff_entry(row_id: int, group: str, payload: bytes, lapses_at: float = math.inf) -> Entry:

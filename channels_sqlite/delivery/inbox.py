@@ -1,7 +1,7 @@
 """What one layer receives in one process: the parts of `delivery`, put together, as receivers and the engine see them.
 
-    reader ─ turns ─► log ─► mailboxes ─► take_or_wait
-                └───► claims ────┘
+    reader ─ turns ─► log ────► mailboxes ─────► take_or_wait
+                └───► claims ─► claimed boxes ────┘
 
 Threads: everything may be called from any thread.
 """
@@ -15,13 +15,15 @@ from typing import TypeVar
 from channels_sqlite.delivery.abandoned import Abandoned
 from channels_sqlite.delivery.attendance import Attendance, Here
 from channels_sqlite.delivery.audience import Audience
+from channels_sqlite.delivery.claimed_boxes import ClaimedBoxes
 from channels_sqlite.delivery.claims import Claims
 from channels_sqlite.delivery.departures import Departures
 from channels_sqlite.delivery.epochs import Epochs
 from channels_sqlite.delivery.leavers import Leavers
+from channels_sqlite.delivery.lines import Taken
 from channels_sqlite.delivery.log import Log
 from channels_sqlite.delivery.mailbox import Waiter
-from channels_sqlite.delivery.mailboxes import Mailboxes, Taken
+from channels_sqlite.delivery.mailboxes import Mailboxes
 from channels_sqlite.delivery.members import Members
 from channels_sqlite.delivery.notices import Notices
 from channels_sqlite.delivery.own_changes import OwnChanges
@@ -75,10 +77,12 @@ class Inbox:
             epochs=self.epochs,
             reports=reports,
         )
+        self.claimed = ClaimedBoxes(reports.counters)
+        self.log.on_flush = self.claimed.clear
         self.claims = Claims(
             client,
             outbox,
-            self.boxes,
+            self.claimed,
             self.reader,
             reports,
             epochs=self.epochs,
@@ -93,16 +97,22 @@ class Inbox:
         self.leavers = Leavers(outbox, self.boxes, self.attendance, reports)
         self._abandoned = Abandoned(outbox, here, self.attendance, reports, batch_size=options.trim_batch_size)
 
+    def lines_of(self, channel: str) -> Mailboxes | ClaimedBoxes:
+        """Return where receivers on `channel` stand in line."""
+        return self.boxes if "!" in channel else self.claimed
+
     def take_or_wait(self, channel: str, new_waiter: Callable[[str, C], W], context: C) -> Taken | W:
         """Take the next message for `channel`, or stand in line for it with a `new_waiter(channel, context)`.
 
-        The caller ends waiting with `take_woken` or `give_up` of the mailboxes. Raises LayerClosedError once nobody
-        receives any more.
+        The caller ends waiting with `take_woken` or `give_up` of `lines_of(channel)`. Raises LayerClosedError once
+        nobody receives any more.
         """
         if self.reader.wanted:  # what was sent before must find the mailboxes as they were then
             self.reader.work()
-        found = self.boxes.take_or_wait(channel, new_waiter, context)
-        if "!" not in channel and isinstance(found, Waiter):
+        if "!" in channel:
+            return self.boxes.take_or_wait(channel, new_waiter, context)
+        found = self.claimed.take_or_wait(channel, new_waiter, context)
+        if isinstance(found, Waiter):
             self.claims.note_waiting(channel)
         return found
 
@@ -112,8 +122,9 @@ class Inbox:
         `loops_closed`: there may be receivers whose loop was closed. On the background thread.
         """
         ended = self.members.drop_expired(time.time())
-        evicted = self.boxes.sweep(all_waiters=loops_closed, is_member=self.audience.is_anywhere)
-        for channel in evicted:
+        for channel in self.boxes.sweep(all_waiters=loops_closed, is_member=self.audience.is_anywhere):
+            self.boxes.wake(channel)
+        for channel in self.claimed.sweep():
             self.claims.hand_on(channel)
         self.boxes.note_gaps([channel for _, channel in ended])
         for group, channel in ended:
@@ -127,7 +138,7 @@ class Inbox:
         `tell`: also those that wait already. At the interpreter's end they are of threads that end with it.
         """
         gates = self.claims.shut()
-        waiters = self.boxes.shut()
+        waiters = [*self.boxes.shut(), *self.claimed.shut()]
         if not tell:
             return
         for gate in gates:
@@ -143,3 +154,4 @@ class Inbox:
         self.members.abandon()
         self.audience.abandon()
         self.boxes.abandon()
+        self.claimed.abandon()

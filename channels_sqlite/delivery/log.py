@@ -20,9 +20,8 @@ from typing import NamedTuple
 from channels_sqlite.concurrency.loops import running_loop
 from channels_sqlite.delivery.audience import Audience
 from channels_sqlite.delivery.diffs import farewells
-from channels_sqlite.delivery.entries import diff_entry
+from channels_sqlite.delivery.entries import Entry, diff_entry
 from channels_sqlite.delivery.epochs import Epochs
-from channels_sqlite.delivery.mailbox import Entry
 from channels_sqlite.delivery.mailboxes import Mailboxes
 from channels_sqlite.delivery.members import Members
 from channels_sqlite.delivery.own_changes import OwnChanges
@@ -104,6 +103,8 @@ class Log:
         self._withdrawals = Withdrawals()
         self._withdrawn_by: Transaction | None = None  # that holds the turn at reading
         self._epoch = ""  # of what this step reads, once it is known
+        self.on_flush: Callable[[], object] = _nothing
+        """Called when somebody has flushed the layer, once the mailboxes are cleared."""
         reader.register(self)
 
     def take_in(self, own: OwnRows) -> None:
@@ -234,6 +235,7 @@ class Log:
             return 1 + len(hearers)
         if row.kind == Kind.FLUSH:
             self._boxes.clear()
+            self.on_flush()
             self._members.drop_older(row.id)
             for group, payload in farewells(row.payload):
                 self._put_diff(self._audience.of(group, row.id), diff_entry(row.id, group, payload))
@@ -356,3 +358,7 @@ class Log:
     def stop(self) -> None:
         """Note that this process is no reader any more."""
         self._is_registered = False
+
+
+def _nothing() -> None:
+    pass

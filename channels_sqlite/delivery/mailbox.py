@@ -1,37 +1,17 @@
-"""One channel's messages that wait, and who waits for them. `mailboxes` calls this under its lock."""
+"""One channel's messages that wait, and who waits for them: called under the lock of the `lines` that it belongs to."""
 
 from __future__ import annotations
 
 import asyncio
 import math
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
 
-from channels_sqlite.codec import Message
 from channels_sqlite.delivery.consumers import Consumer
+from channels_sqlite.delivery.entries import Entry, merged
+from channels_sqlite.delivery.queues import Queue
 
-__all__ = ["Entry", "Mailbox", "Queue", "Waiter"]
-
-
-@dataclass(slots=True)
-class Entry:
-    """A message that waits, still encoded; a broadcast's entry is shared by all its members."""
-
-    id: int
-    expires_at: float  # seconds since 1970
-    payload: bytes
-    shared: bool = field(default=False, compare=False)
-    position: str = ""
-    """What the message is given as its `__position__`; "" for one that is of no group with history."""
-    group: str = ""
-    """The group with history that it was sent to, on process-specific channels."""
-    template: Message | None = field(default=None, compare=False)
-    """The message, to be copied for each member; None when it was not decoded yet, or is more than a flat dict."""
-    diff_of: str | None = field(default=None, compare=False)
-    """The group whose presence this tells of; see `diffs`. It never expires, and takes no capacity."""
-    lapses_at: float = field(default=math.inf, compare=False)
-    """When whoever has not received it may be gone (seconds since 1970)."""
+__all__ = ["Box", "Mailbox", "Waiter"]
 
 
 class Waiter:
@@ -41,7 +21,7 @@ class Waiter:
 
     def __init__(self, channel: str) -> None:
         self.channel = channel
-        self.box: Mailbox | None = None  # in which it stands in line
+        self.box: Box | None = None  # in which it stands in line
         self.woken = False
         self.late = False  # was woken before the last sweep and has not come since
 
@@ -59,61 +39,16 @@ class Waiter:
         raise NotImplementedError
 
 
-class Queue:
-    """What the mailboxes of process-specific channels share that have the part up to the `!` in common."""
-
-    __slots__ = ("boxes", "capacity", "consumed", "held", "name", "publish_every")
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.boxes = 0
-        self.held = 0  # messages in them
-        self.capacity = 0  # the least of theirs
-        self.consumed = 0  # messages received or dropped since senders were last told
-        self.publish_every = 1  # of them
-
-    def expect(self, channels: int) -> None:
-        """Set when to publish next, with so many receivers: after a tenth of what they may leave unread."""
-        self.publish_every = max(1, self.capacity * channels // 10)
-
-    def admit(self, capacity: int, channels: int) -> None:
-        """Take in one more mailbox."""
-        self.capacity = min(self.capacity, capacity) if self.boxes else capacity
-        self.boxes += 1
-        self.expect(channels)
-
-
-class Mailbox:
+class Box:
     """What waits on one channel: messages in order of their ids, receivers in order of their calls."""
 
-    __slots__ = (
-        "capacity",
-        "channel",
-        "claiming",
-        "consumer",
-        "diffs",
-        "entries",
-        "of_queue",
-        "queue",
-        "releasing",
-        "specific",
-        "waiters",
-        "woken",
-    )
+    __slots__ = ("channel", "entries", "waiters", "woken")
 
-    def __init__(self, channel: str, capacity: int, queue: Queue) -> None:
+    def __init__(self, channel: str) -> None:
         self.channel = channel
-        self.queue = queue
-        self.specific = "!" in channel
-        self.of_queue = channel == queue.name and self.specific  # for receivers of all names of the queue
-        self.consumer: Consumer | None = None  # who received last on a process-specific channel, where that is known
-        self.capacity = capacity
         self.entries: deque[Entry] = deque()
-        self.diffs = 0  # of them, on a process-specific channel, that tell of presences
         self.waiters: dict[Waiter, None] = {}
         self.woken = 0  # waiters that were woken and have not come back yet
-        self.claiming = 0  # messages of a normal channel asked for and not here yet
-        self.releasing = 0  # transactions under way that put messages of a normal channel back
 
     def next_to_wake(self, messages: int) -> Waiter | None:
         """Return a waiter to wake when there are more `messages` than woken waiters, marked as woken."""
@@ -125,6 +60,10 @@ class Mailbox:
                 self.woken += 1
                 return waiter
         return None
+
+    def wakeable(self) -> list[Waiter]:
+        """Return those to wake for the messages here, marked as woken."""
+        return list(iter(lambda: self.next_to_wake(len(self.entries)), None))
 
     def remove(self, waiter: Waiter) -> bool:
         """Take `waiter` out of the line; return whether it stood there."""
@@ -146,15 +85,6 @@ class Mailbox:
             waiter.woken = False
         return bool(evicted)
 
-    def take_surplus(self) -> list[Entry]:
-        """Take out the newest messages that nobody waits for, newest first.
-
-        Not while more of them are on their way here: what goes back and what comes must not overtake each other.
-        """
-        if self.claiming:
-            return []
-        return [self.entries.pop() for _ in range(len(self.entries) - len(self.waiters))]
-
     def drop_expired(self, now: float, *, mixed: bool) -> int:
         """Drop what is past its expiry and return how many.
 
@@ -166,17 +96,115 @@ class Mailbox:
             entries.popleft()
         mixed = mixed or bool(entries and entries[0].diff_of is not None)
         if mixed and any(entry.expires_at <= now for entry in entries):
-            kept = [entry for entry in entries if entry.expires_at > now]
-            entries.clear()
-            entries.extend(kept)
+            self._keep(entry for entry in self.entries if entry.expires_at > now)
         return before - len(entries)
+
+    def drop_messages(self) -> None:
+        """Drop all but what tells of presences."""
+        self._keep(entry for entry in self.entries if entry.diff_of is not None)
+
+    def _keep(self, entries: Iterable[Entry]) -> int:
+        """Drop all but these; return how many were dropped. The deque stays the one that callers have in hand."""
+        kept = list(entries)
+        dropped = len(self.entries) - len(kept)
+        if dropped:
+            self.entries.clear()
+            self.entries.extend(kept)
+        return dropped
+
+    @property
+    def empty(self) -> bool:
+        """Whether it can be forgotten."""
+        return not (self.entries or self.waiters)
+
+
+class Mailbox(Box):
+    """That of a process-specific channel, or for the receivers of all names of a queue."""
+
+    __slots__ = ("capacity", "consumer", "diffs", "of_queue", "queue")
+
+    def __init__(self, channel: str, capacity: int, queue: Queue) -> None:
+        super().__init__(channel)
+        self.capacity = capacity
+        self.queue = queue
+        self.of_queue = channel == queue.name  # for receivers of all names of the queue; it holds no messages
+        self.consumer: Consumer | None = None  # who received last, where that is known
+        self.diffs = 0  # messages that tell of presences: they take no capacity, and are not counted by the queue
 
     @property
     def abandoned(self) -> bool:
         """Whether the latest receive() was cancelled, or its consumer has ended, and nobody has come since."""
         return self.consumer is not None and not self.waiters and self.consumer.ended
 
-    @property
-    def empty(self) -> bool:
-        """Whether it can be forgotten."""
-        return not (self.entries or self.waiters or self.claiming or self.releasing)
+    def has_lapsed(self, now: float) -> bool:
+        """Whether whoever has not received a diff that lies here may be gone."""
+        return any(entry.lapses_at <= now for entry in self.entries if entry.diff_of is not None)
+
+    def put_diff(self, entry: Entry, known: dict[tuple[int, ...], list[Entry]], limit_bytes: int) -> None:
+        """Put in what tells of a presence; there are at most as many as other messages, but for some of each group.
+
+        `known` has what was put together for other channels.
+        """
+        self.entries.append(entry)
+        self.diffs += 1
+        if self.diffs > self.capacity:
+            self._put_together(known, limit_bytes)
+
+    def _put_together(self, known: dict[tuple[int, ...], list[Entry]], limit_bytes: int) -> None:
+        """Make one diff of those that are here of each group, in the place of the last."""
+        by_group: dict[str, list[Entry]] = {}
+        for entry in self.entries:
+            if entry.diff_of is not None:
+                by_group.setdefault(entry.diff_of, []).append(entry)
+        whole: dict[int, list[Entry]] = {}  # by the id of the last
+        parts: set[int] = set()
+        for entries in by_group.values():
+            if len(entries) < 2:
+                continue
+            # By the very entries: one that was put together before has the id of its last part.
+            these = tuple(map(id, entries))
+            if these not in known:
+                known[these] = merged(entries, limit_bytes)
+            whole[entries[-1].id] = known[these]
+            parts.update(these)
+        kept: deque[Entry] = deque()
+        last: set[int] = set()
+        for entry in reversed(self.entries):
+            if id(entry) not in parts:
+                kept.appendleft(entry)
+            elif entry.id in whole and entry.id not in last:
+                last.add(entry.id)
+                kept.extendleft(reversed(whole[entry.id]))
+        self.entries = kept
+        self.diffs = sum(entry.diff_of is not None for entry in kept)
+
+    def withdraw_diffs(self, group: str, up_to: float = math.inf) -> None:
+        """Drop the diffs of `group`, up to an id."""
+        if self.diffs:
+            self.diffs -= self._keep(entry for entry in self.entries if entry.diff_of != group or entry.id > up_to)
+
+    def drop_broadcasts(self) -> int:
+        """Drop what it got as a member of groups, and what tells of presences; return how many messages those were."""
+        dropped = self._keep(entry for entry in self.entries if not entry.shared)
+        messages = dropped - self.diffs
+        self.diffs = 0
+        return messages
+
+    def drop_all(self) -> int:
+        """Drop what is here; return how many messages there were."""
+        messages = len(self.entries) - self.diffs
+        self.entries.clear()
+        self.diffs = 0
+        return messages
+
+    def withdraw_kept(self, group: str, after: int, up_to: int) -> list[Entry]:
+        """Take out what a group with history was sent, with `after` < id <= `up_to`."""
+        taken = [entry for entry in self.entries if entry.group == group and after < entry.id <= up_to]
+        if taken:
+            ids = {entry.id for entry in taken}
+            self._keep(entry for entry in self.entries if entry.id not in ids)
+        return taken
+
+    def put_back(self, entries: Iterable[Entry]) -> None:
+        """Give entries their places back."""
+        self.entries = deque(sorted((*self.entries, *entries), key=lambda entry: entry.id))

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import threading
 
-from channels_sqlite.delivery.mailboxes import Mailboxes, Unread
+from channels_sqlite.delivery.mailboxes import Mailboxes
+from channels_sqlite.delivery.queues import Unread
 from channels_sqlite.storage.outbox import Outbox
 from channels_sqlite.storage.transactions import Transaction, Write
 

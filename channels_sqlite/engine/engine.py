@@ -308,7 +308,7 @@ class Engine:
         self._background.end_unstarted()
         self._background.stopping.set()
         # What was claimed goes back, for which the thread may have to wait.
-        claimed_s = self.outbox.patience_s if wait and self.inbox.boxes.holds_claimed() else 0.0
+        claimed_s = self.outbox.patience_s if wait and self.inbox.claimed.hold_any() else 0.0
         self._background.submit(self._close_in_thread)
         self._background.stop(JOIN_S + claimed_s if wait else None)
 

@@ -1,6 +1,6 @@
 """Receiving: how a coroutine waits for a message, and how a thread does.
 
-Both take what is there, or stand in line and look again once they are woken; see `delivery.mailboxes`.
+Both take what is there, or stand in line and look again once they are woken; see `delivery.lines`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from channels_sqlite.concurrency.gate import Gate, Stop
 from channels_sqlite.concurrency.loops import call_soon_in
 from channels_sqlite.concurrency.reentry import exclusive
 from channels_sqlite.delivery.diffs import message_of
-from channels_sqlite.delivery.mailbox import Entry
-from channels_sqlite.delivery.mailboxes import Taken
+from channels_sqlite.delivery.entries import Entry
+from channels_sqlite.delivery.lines import Taken
 from channels_sqlite.delivery.waiters import LoopWaiter, ThreadWaiter
 from channels_sqlite.engine.engine import Engine
 from channels_sqlite.exceptions import LayerClosedError
@@ -79,13 +79,14 @@ class CoroutineReceiver:
         """
         try:
             engine = self._engine
-            if engine is None or type(channel) is not str or engine.inbox.boxes.find(channel) is None:
+            if engine is None or type(channel) is not str or engine.inbox.lines_of(channel).find(channel) is None:
                 names.require_channel_name(channel)
                 engine = self._here()
                 engine.require_own(channel)
             if not engine.can_receive():
                 await engine.ready_to_receive()  # cancelled here, nothing has been taken
             inbox = engine.inbox
+            lines = inbox.lines_of(channel)
             loop = asyncio.get_running_loop()
             while True:
                 found = inbox.take_or_wait(channel, LoopWaiter, loop)
@@ -105,14 +106,14 @@ class CoroutineReceiver:
                     except GeneratorExit:
                         # Destroyed, maybe by the garbage collector, which comes while this thread holds any lock. What
                         # is of a closed loop the sweep finds.
-                        call_soon_in(loop, inbox.boxes.give_up, waiter)
+                        call_soon_in(loop, lines.give_up, waiter)
                         raise
                     except BaseException as error:
-                        inbox.boxes.give_up(waiter, cancelled=isinstance(error, asyncio.CancelledError))
+                        lines.give_up(waiter, cancelled=isinstance(error, asyncio.CancelledError))
                         raise
                     finally:
                         watch.waiting -= 1
-                    taken = inbox.boxes.take_woken(waiter)
+                    taken = lines.take_woken(waiter)
                     if taken is None:  # another receiver was quicker
                         continue
                 else:

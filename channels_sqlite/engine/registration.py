@@ -189,7 +189,7 @@ class Registration:
         What was claimed and not received goes back, in the same transaction, for which the write lock is waited for as
         long as for any other. What cannot be put back is lost, and told.
         """
-        left = self._inbox.boxes.take_all_claimed()
+        left = self._inbox.claimed.take_all()
         was_reader, self.done, self._outbox.registration = self.done, False, None
         self._inbox.log.stop()
         if not was_reader and not left:

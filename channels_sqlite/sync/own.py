@@ -17,7 +17,7 @@ from channels_sqlite.concurrency import endings
 from channels_sqlite.concurrency.gate import Stop
 from channels_sqlite.concurrency.reentry import exclusive
 from channels_sqlite.delivery.history import Reading
-from channels_sqlite.delivery.mailboxes import Taken
+from channels_sqlite.delivery.lines import Taken
 from channels_sqlite.engine import receive as receiving
 from channels_sqlite.engine.engine import Engine
 from channels_sqlite.engine.presence import presents

@@ -15,7 +15,7 @@ from channels_sqlite.engine import receive
 
 if TYPE_CHECKING:
     from channels_sqlite.codec import Message
-    from channels_sqlite.delivery.mailbox import Entry
+    from channels_sqlite.delivery.entries import Entry
     from channels_sqlite.engine.engine import Engine
 
 __all__ = ["Losses", "lossy"]

@@ -101,7 +101,7 @@ async def test_a_consumer_that_comes_too_late_for_its_turn_gets_the_message_all_
     await say(our_layer, "from the layer")
     for _ in range(3):
         boxes.sweep(all_waiters=False, is_member=lambda channel: True)
-    assert not inside.mailbox(engine_of(our_layer).inbox, made[0].channel_name).waiters
+    assert not inside.box(engine_of(our_layer).inbox, made[0].channel_name).waiters
     made[0].go_on.set()
     assert await connection.hear_texts(1) == ["from the layer"]
     await say(our_layer, "the next")
@@ -135,7 +135,7 @@ async def test_closing_the_layer_ends_the_consumer(our_layer: SqliteChannelLayer
 
 async def test_a_consumer_that_is_destroyed_leaves_the_line(our_layer: SqliteChannelLayer) -> None:
     connection = await Connection(Held).opened()
-    box = inside.mailbox(engine_of(our_layer).inbox, made[0].channel_name)
+    box = inside.box(engine_of(our_layer).inbox, made[0].channel_name)
     await aeventually(lambda: bool(box.waiters), PATIENCE_S)
     coroutine = connection.task.get_coro()
     assert coroutine is not None

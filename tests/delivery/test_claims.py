@@ -1,10 +1,12 @@
 """Claiming from normal channels: when a process looks first, and when it just claims."""
 
 import asyncio
+import math
 
 import pytest
 
 from channels_sqlite.delivery.claims import Claims
+from channels_sqlite.delivery.entries import Entry
 from channels_sqlite.layers import engine_of
 from channels_sqlite.storage.store import Store
 from tests.faults.support import receive_numbers
@@ -98,3 +100,15 @@ async def test_two_channels_take_turns_however_much_waits_on_one(make_layer: Lay
     await sender.send("few", {"n": 0})
     assert await receive_numbers(worker, "few", 1) == [0]
     assert await receive_numbers(worker, "many", 45) == list(range(5, 50))
+
+
+async def test_a_flush_by_another_process_drops_what_was_claimed_and_not_received(make_layer: LayerFactory) -> None:
+    worker, other = make_layer(), make_layer()
+    receiving = asyncio.create_task(worker.receive("jobs"))
+    claimed = engine_of(worker).inbox.claimed
+    await aeventually(lambda: claimed.in_use(["jobs"]), DEADLINE_S)
+    claimed.arrived("jobs", 0, [Entry(1, math.inf, b"")])  # its receiver has not come yet
+    await other.flush()
+    await aeventually(lambda: not claimed.hold_any(), DEADLINE_S)
+    await other.send("jobs", {"n": "afterwards"})
+    assert await asyncio.wait_for(receiving, DEADLINE_S) == {"n": "afterwards"}

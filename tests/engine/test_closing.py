@@ -68,16 +68,14 @@ async def claim_for(
     receivers = [asyncio.create_task(layer.receive("jobs")) for _ in range(count)]
     process = engine_of(layer)
     await aeventually(
-        lambda: (
-            "jobs" in process.inbox.claims.listening() and len(inside.mailbox(process.inbox, "jobs").waiters) == count
-        )
+        lambda: "jobs" in process.inbox.claims.listening() and len(inside.box(process.inbox, "jobs").waiters) == count
     )
     thread = threading.Thread(target=asyncio.run, args=(send_numbers(other, count),))
     thread.start()
     thread.join()
     process.inbox.reader.pull()
     # Another thread may be writing just then, and does it.
-    eventually(lambda: len(inside.mailbox(process.inbox, "jobs").entries) == count)
+    eventually(lambda: len(inside.box(process.inbox, "jobs").entries) == count)
     return receivers
 
 

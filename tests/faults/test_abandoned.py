@@ -307,7 +307,7 @@ async def test_a_member_on_which_somebody_else_still_waits_stays(make_layer: Lay
     waiting = asyncio.create_task(layer.receive(channel))
     await aeventually(lambda: inbox_of(layer).boxes.unread().channels == 1)
     cancelled = asyncio.create_task(layer.receive(channel))
-    await aeventually(lambda: len(inside.mailbox(inbox_of(layer), channel).waiters) == 2)
+    await aeventually(lambda: len(inside.box(inbox_of(layer), channel).waiters) == 2)
     cancelled.cancel()
     await asyncio.gather(cancelled, return_exceptions=True)
     await layer.group_send("room", {"n": 1})

@@ -22,7 +22,7 @@ from pytest_django import DjangoDbBlocker
 from channels_sqlite import SyncChannelLayer
 from channels_sqlite.codec import Codec
 from channels_sqlite.delivery.departures import GROUPS_AT_ONCE
-from channels_sqlite.delivery.mailbox import Entry
+from channels_sqlite.delivery.entries import Entry
 from channels_sqlite.kinds import Kind
 from channels_sqlite.layers import SqliteChannelLayer, engine_of
 from channels_sqlite.processes.liveness import machine_id

@@ -360,7 +360,7 @@ async def exit_while_receiving(parent: Parent) -> None:
     waiting.start()
     engine = engine_of(layer)
     await aeventually(lambda: inside.sleepers(engine.watches.threads) == 1)
-    await aeventually(lambda: all(inside.mailbox(engine.inbox, channel).waiters for channel in (own, "jobs")))
+    await aeventually(lambda: all(inside.box(engine.inbox, channel).waiters for channel in (own, "jobs")))
     parent.say(fork_and_exit())
     # The child has closed what its event loop shared with this one.
     os._exit(len([task for task in receiving if task.done()]))

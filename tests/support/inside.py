@@ -18,7 +18,7 @@ from channels_sqlite.concurrency import forks
 from channels_sqlite.concurrency.background import BackgroundThread
 from channels_sqlite.delivery.abandoned import Abandoned
 from channels_sqlite.delivery.inbox import Inbox
-from channels_sqlite.delivery.mailbox import Mailbox
+from channels_sqlite.delivery.mailbox import Box
 from channels_sqlite.engine.due_messages import DueMessages
 from channels_sqlite.engine.engine import Engine
 from channels_sqlite.engine.housekeeping import Housekeeping
@@ -140,9 +140,9 @@ def published_channels(engine: Engine) -> int:
     return engine.inbox.progress._published.channels
 
 
-def mailbox(inbox: Inbox, channel: str) -> Mailbox:
+def box(inbox: Inbox, channel: str) -> Box:
     """That of a channel, made if need be."""
-    return inbox.boxes._box_of(channel)
+    return inbox.lines_of(channel)._box_of(channel)
 
 
 def lock_of_mailboxes(inbox: Inbox) -> threading.Lock:
@@ -169,7 +169,8 @@ def kept(inbox: Inbox) -> tuple[object, ...]:
     boxes, members = inbox.boxes, inbox.members
     return (
         dict(boxes._boxes),
-        dict(boxes._queues),
+        dict(boxes._queues._queues),
+        dict(inbox.claimed._boxes),
         dict(boxes._absent),
         set(boxes._lapsed),
         dict(members._groups),
