@@ -9,7 +9,7 @@ import asyncio
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,18 +17,17 @@ from typing import Any, TypeVar
 
 import pytest
 from channels.exceptions import ChannelFull
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
     invariant,
     rule,
-    run_state_machine_as_test,
 )
 
 from channels_sqlite.layers import SqliteChannelLayer
 from tests.support.databases import channel_database
+from tests.support.machines import run_histories
 from tests.support.waiting import aeventually
 
 T = TypeVar("T")
@@ -373,19 +372,8 @@ class UnkeptMachine(LayerMachine):
     retention = 0
 
 
-HISTORIES = settings(
-    max_examples=60,
-    stateful_step_count=40,
-    deadline=None,
-    report_multiple_bugs=False,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
-
-
-# A failure is made smaller again and again, which takes a while.
 @pytest.mark.timeout(600)
 @pytest.mark.slow
 @pytest.mark.parametrize("machine", [LayerMachine, UnkeptMachine], ids=["kept", "retention 0"])
 def test_layer_does_what_the_model_says(machine: type[LayerMachine]) -> None:
-    run: Callable[..., None] = run_state_machine_as_test  # without types in the hypothesis for older Pythons
-    run(machine, settings=HISTORIES)
+    run_histories(machine, 60)

@@ -8,21 +8,21 @@ nothing is missing.
 import asyncio
 import tempfile
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from channels_sqlite import History
 from channels_sqlite.layers import SqliteChannelLayer, engine_of
 from tests.support import inside
 from tests.support.databases import channel_database
+from tests.support.machines import run_histories
 
 T = TypeVar("T")
 
@@ -236,19 +236,8 @@ class UnkeptMachine(HistoryMachine):
     retention = 0.0
 
 
-HISTORIES = settings(
-    max_examples=40,
-    stateful_step_count=40,
-    deadline=None,
-    report_multiple_bugs=False,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
-
-
-# A failure is made smaller again and again, which takes a while.
 @pytest.mark.timeout(600)
 @pytest.mark.slow
 @pytest.mark.parametrize("machine", [HistoryMachine, UnkeptMachine], ids=["kept", "retention 0"])
 def test_histories_are_what_the_model_says(machine: type[HistoryMachine]) -> None:
-    run: Callable[..., None] = run_state_machine_as_test  # without types in the hypothesis for older Pythons
-    run(machine, settings=HISTORIES)
+    run_histories(machine, 40)
