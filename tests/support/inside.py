@@ -170,7 +170,6 @@ def kept(inbox: Inbox) -> tuple[object, ...]:
     return (
         dict(boxes._boxes),
         dict(boxes._queues._queues),
-        dict(inbox.claimed._boxes),
         dict(boxes._absent),
         set(boxes._lapsed),
         dict(members._groups),
