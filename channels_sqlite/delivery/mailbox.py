@@ -141,7 +141,7 @@ class Mailbox(Box):
         return any(entry.lapses_at <= now for entry in self.entries if entry.diff_of is not None)
 
     def put_diff(self, entry: Entry, known: dict[tuple[int, ...], list[Entry]], limit_bytes: int) -> None:
-        """Put in what tells of a presence; there are at most as many as other messages, but for some of each group.
+        """Put in what tells of a presence; where there are more of these than the capacity, each group gets one.
 
         `known` has what was put together for other channels.
         """

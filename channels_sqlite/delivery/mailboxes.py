@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from channels_sqlite import names
@@ -132,17 +132,17 @@ class Mailboxes(Lines[Mailbox]):
     def _take_of_queue(self, queue: str, now: float, *, woken: bool) -> Taken | None:
         """Take the oldest message that a receiver on the whole queue may take."""
         line = self._boxes.get(queue)
-        if line is not None and not woken and self._unattended(queue) <= line.woken:
+        if line is not None and line.woken and not woken and self._unattended(queue) <= line.woken:
             if not self._evict_gone(line):
                 return None
         oldest: Mailbox | None = None
-        for name, box in self._boxes.items():
-            if not name.startswith(queue):
-                continue
-            self._drop_expired(box, now)
-            if len(box.entries) > (box.woken if name != queue else 0):
-                if oldest is None or box.entries[0].id < oldest.entries[0].id:
-                    oldest = box
+        mixed = now < self._mixed_until
+        for box in self._filled(queue):
+            first = box.entries[0]
+            if mixed or first.expires_at <= now or first.diff_of is not None:
+                self._drop_expired(box, now)
+            if len(box.entries) > box.woken and (oldest is None or box.entries[0].id < oldest.entries[0].id):
+                oldest = box
         if oldest is None:
             return None
         oldest.consumer = None
@@ -204,17 +204,17 @@ class Mailboxes(Lines[Mailbox]):
     def _wake_for_queue(self, queue: str) -> Waiter | None:
         """Return a receiver to notify that waits for all names of `queue`, if messages are left for it."""
         box = self._boxes.get(queue)
-        if box is None or not box.waiters:
+        if box is None or box.woken >= len(box.waiters):  # counting looks at each mailbox
             return None
         return box.next_to_wake(self._unattended(queue))
 
     def _unattended(self, queue: str) -> int:
         """Return how many messages lie in mailboxes of `queue` beyond those that their own receivers are woken for."""
-        return sum(
-            len(box.entries) - (box.woken if name != queue else 0)
-            for name, box in self._boxes.items()
-            if name.startswith(queue)
-        )
+        return sum(max(0, len(box.entries) - box.woken) for box in self._filled(queue))
+
+    def _filled(self, queue: str) -> Iterator[Mailbox]:
+        """Yield the mailboxes of `queue` in which something lies; that of its own name never holds anything."""
+        return (box for box in self._boxes.values() if box.entries and box.queue.name == queue)
 
     # Messages of the log
 

@@ -328,6 +328,23 @@ def test_a_waiter_on_the_whole_queue_is_woken_for_any_channel(
     assert waiter.woken
 
 
+@pytest.mark.parametrize("left", [0, 1])
+def test_a_waiter_on_the_whole_queue_is_woken_though_others_were_for_what_is_gone(
+    boxes: Mailboxes, loop: asyncio.AbstractEventLoop, clock: Clock, left: int
+) -> None:
+    own = [wait(boxes, CHANNEL, loop) for _ in range(1 + left)]
+    put(boxes, 1, expires_at=NOW + 1)
+    if left:
+        put(boxes, 2)
+    clock.now = NOW + 1
+    sweep(boxes)
+    assert all(waiter.woken for waiter in own)
+    waiter = wait(boxes, QUEUE, loop)
+    put(boxes, 3, OTHER)
+    assert waiter.woken
+    assert boxes.take_woken(waiter) == (OTHER, entry(3))
+
+
 def test_the_channels_own_waiter_comes_before_one_on_the_whole_queue(
     boxes: Mailboxes, loop: asyncio.AbstractEventLoop
 ) -> None:
