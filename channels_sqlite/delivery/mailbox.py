@@ -156,25 +156,24 @@ class Mailbox(Box):
         for entry in self.entries:
             if entry.diff_of is not None:
                 by_group.setdefault(entry.diff_of, []).append(entry)
-        whole: dict[int, list[Entry]] = {}  # by the id of the last
+        # By the very entries: one that was put together before has the id of its last part, and what a flush tells of
+        # several groups has one id.
+        whole: dict[int, list[Entry]] = {}  # in the place of the last
         parts: set[int] = set()
         for entries in by_group.values():
             if len(entries) < 2:
                 continue
-            # By the very entries: one that was put together before has the id of its last part.
             these = tuple(map(id, entries))
             if these not in known:
                 known[these] = merged(entries, limit_bytes)
-            whole[entries[-1].id] = known[these]
+            whole[these[-1]] = known[these]
             parts.update(these)
         kept: deque[Entry] = deque()
-        last: set[int] = set()
-        for entry in reversed(self.entries):
-            if id(entry) not in parts:
-                kept.appendleft(entry)
-            elif entry.id in whole and entry.id not in last:
-                last.add(entry.id)
-                kept.extendleft(reversed(whole[entry.id]))
+        for entry in self.entries:
+            if id(entry) in whole:
+                kept.extend(whole[id(entry)])
+            elif id(entry) not in parts:
+                kept.append(entry)
         self.entries = kept
         self.diffs = sum(entry.diff_of is not None for entry in kept)
 
@@ -201,8 +200,8 @@ class Mailbox(Box):
         """Take out what a group with history was sent, with `after` < id <= `up_to`."""
         taken = [entry for entry in self.entries if entry.group == group and after < entry.id <= up_to]
         if taken:
-            ids = {entry.id for entry in taken}
-            self._keep(entry for entry in self.entries if entry.id not in ids)
+            these = set(map(id, taken))
+            self._keep(entry for entry in self.entries if id(entry) not in these)
         return taken
 
     def put_back(self, entries: Iterable[Entry]) -> None:

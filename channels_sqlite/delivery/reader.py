@@ -3,7 +3,8 @@
 Reading after a wake-up, and when polling saw a change, takes no lock of the database and goes in steps of a few
 milliseconds. What is read, and what becomes of it, is up to those who have registered.
 
-Threads: everything may be called from any thread. `OpenDatabase.reading` is only ever tried for, but for queries.
+Threads: everything may be called from any thread. `OpenDatabase.reading` is only ever tried for, but for queries,
+and by threads that ask for what is there now.
 """
 
 from __future__ import annotations
@@ -61,11 +62,20 @@ class Reader:
         self._behind = True
         self.work()
 
+    def pull_now(self) -> None:
+        """Bring in all that was committed before this call: it waits for whoever is at it. Not on an event loop."""
+        self.wanted = self._behind = True
+        self._work(wait=True)
+
     def work(self) -> None:
         """Do what there is to do, unless somebody is at it, who sees that there is more. Never raises."""
         self.wanted = True
+        self._work(wait=False)
+
+    def _work(self, *, wait: bool) -> None:
+        """`wait`: for the turn, until nothing is left of what was there before this call."""
         reading = self._database.reading
-        while self.wanted and reading.acquire(blocking=False):
+        while (wait or self.wanted) and reading.acquire(blocking=wait):
             more = False
             try:
                 self.wanted = False
@@ -74,6 +84,8 @@ class Reader:
                     behind, self._behind = self._behind, False
                     for step in self._steps:
                         more = step.read(connections, behind=behind) or more
+                    if more:  # known to whoever takes the turn next
+                        self.wanted = self._behind = True
             except sqlite3.Error as error:
                 if not is_busy(error):  # else the next poll tries again
                     self._database.failed(error)
@@ -81,8 +93,8 @@ class Reader:
                 reading.release()
             for step in self._steps:
                 step.follow()
+            wait = wait and more  # a step after which there is no more has left out nothing from before this call
             if more:
-                self.wanted = self._behind = True
                 loop = running_loop()
                 if loop is not None:  # let it do something else first
                     loop.call_soon(self.work)

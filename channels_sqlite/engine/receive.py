@@ -261,7 +261,7 @@ def _look(
     inbox = engine.inbox
     normal = [channel for channel in channels if "!" not in channel]
     if len(normal) < len(channels):
-        inbox.reader.pull()
+        inbox.reader.pull_now()  # what is there is found, also by who does not wait for it
     for channel in channels:
         taken: Taken | None
         if "!" in channel:

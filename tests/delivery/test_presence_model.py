@@ -325,6 +325,20 @@ def test_a_second_flush_leaves_the_last_word_of_the_first(machine: type[Presence
         state.teardown()
 
 
+def test_what_a_flush_tells_of_several_groups_is_not_mixed_up_where_it_is_put_together() -> None:
+    """Two channels of one key in two groups: the second to come changes an info, as encryption has it."""
+    state = EncryptedMachine()
+    try:
+        state.make_channels()
+        for which in (1, 0):
+            for group in GROUPS:
+                state.join(by=0, which=which, group=group, key=KEYS[0], info={"n": 0})
+        state.flush(by=0)
+        state.all_agree()
+    finally:
+        state.teardown()
+
+
 @pytest.mark.parametrize("machine", [PresenceMachine, EncryptedMachine], ids=["plain", "encrypted"])
 @pytest.mark.parametrize("by", [0, 1])
 def test_who_is_added_again_after_a_flush_keeps_its_last_word(by: int, machine: type[PresenceMachine]) -> None:

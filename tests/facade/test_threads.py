@@ -20,6 +20,7 @@ from tests.facade.threads import DEADLINE_S, Threads, own_layer, until_waiting
 from tests.support import inside
 from tests.support.databases import ChannelDatabase
 from tests.support.layers import LayerFactory
+from tests.support.locks import held_elsewhere
 from tests.support.processes import ProcessFactory
 from tests.support.waiting import eventually
 
@@ -59,6 +60,22 @@ def check(received: list[Received], senders: int, count: int) -> None:
             by_sender[sender].append(number)
         for sender, numbers in by_sender.items():
             assert numbers == sorted(numbers), f"sender {sender}"
+
+
+def test_who_asks_once_finds_what_was_sent_before_though_another_thread_is_at_reading(
+    configure: Configure, threads: Threads
+) -> None:
+    facade = configure(polling_interval=NEVER_S)
+    channel = facade.new_channel()
+    engine = engine_of(own_layer(facade))
+    assert engine.ready_to_receive_blocking()
+    reader = engine.inbox.reader
+    with held_elsewhere([engine.database.reading]):
+        facade.send(channel, {"n": 0})
+        reader.wanted = False  # whoever reads has seen that
+        found = threads.start(facade.receive, channel, timeout=0)
+        eventually(lambda: reader.wanted or found.done(), DEADLINE_S)
+    assert found.result(DEADLINE_S) == {"n": 0}
 
 
 def test_threads_share_a_channel_with_exact_totals_and_in_order(configure: Configure, threads: Threads) -> None:
