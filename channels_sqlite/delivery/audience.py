@@ -71,6 +71,14 @@ class Audience:
         hearer = self._groups.get(group, {}).get(channel)
         return hearer is not None and hearer.hears(message_id)
 
+    def list_id(self, group: str, channel: str) -> float:
+        """Return the newest id that a list of this channel's own has taken in, or will have; -1 where it has none.
+
+        Takes no lock.
+        """
+        hearer = self._groups.get(group, {}).get(channel)
+        return -1 if hearer is None else hearer.list_id
+
     def attends(self, channel: str) -> bool:
         """Whether a channel is present or watches in some group. Takes no lock."""
         return channel in self._counts

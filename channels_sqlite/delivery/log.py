@@ -255,8 +255,7 @@ class Log:
         self._boxes.withdraw(channel, group, math.inf if row is None else row.heard_id)
 
     def _put_diff(self, channels: Sequence[str], entry: Entry) -> None:
-        group = entry.diff_of or ""
-        self._boxes.put_diff(channels, entry, lambda channel: self._audience.hears(group, channel, entry.id))
+        self._boxes.put_diff(channels, entry, self._audience)
 
     def _place_in_history(self, entry: Entry, group: str, members: list[str], connections: Connections) -> list[str]:
         """Give a broadcast its position, and return the members that have not read it in the history."""

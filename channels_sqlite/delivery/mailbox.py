@@ -140,21 +140,23 @@ class Mailbox(Box):
         """Whether whoever has not received a diff that lies here may be gone."""
         return any(entry.lapses_at <= now for entry in self.entries if entry.diff_of is not None)
 
-    def put_diff(self, entry: Entry, known: dict[tuple[int, ...], list[Entry]], limit_bytes: int) -> None:
-        """Put in what tells of a presence; where there are more of these than the capacity, each group gets one.
-
-        `known` has what was put together for other channels.
-        """
+    def put_diff(self, entry: Entry) -> bool:
+        """Put in what tells of a presence; return whether there are more of these than the capacity."""
         self.entries.append(entry)
         self.diffs += 1
-        if self.diffs > self.capacity:
-            self._put_together(known, limit_bytes)
+        return self.diffs > self.capacity
 
-    def _put_together(self, known: dict[tuple[int, ...], list[Entry]], limit_bytes: int) -> None:
-        """Make one diff of those that are here of each group, in the place of the last."""
+    def put_together(
+        self, known: dict[tuple[int, ...], list[Entry]], limit_bytes: int, list_id: Callable[[str, str], float]
+    ) -> None:
+        """Make one diff of those that are here of each group, in the place of the last.
+
+        `known` has what was put together for other channels. `list_id` says of a group and a channel up to which id its
+        list has taken in what has changed, or will have: what is older is about to be withdrawn, and left alone.
+        """
         by_group: dict[str, list[Entry]] = {}
         for entry in self.entries:
-            if entry.diff_of is not None:
+            if entry.diff_of is not None and entry.id > list_id(entry.diff_of, self.channel):
                 by_group.setdefault(entry.diff_of, []).append(entry)
         # By the very entries: one that was put together before has the id of its last part, and what a flush tells of
         # several groups has one id.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from channels_sqlite import names
 from channels_sqlite.counters import Counters
@@ -25,6 +25,16 @@ __all__ = ["Mailboxes"]
 
 C = TypeVar("C")
 W = TypeVar("W", bound=Waiter)
+
+
+class Hearing(Protocol):
+    """Who hears of presences; see `audience`. It is asked under the lock, and takes none."""
+
+    def hears(self, group: str, channel: str, message_id: int) -> bool:
+        """Whether a diff is for one channel."""
+
+    def list_id(self, group: str, channel: str) -> float:
+        """Return the newest id that a list of this channel's own has taken in, or will have; -1 where it has none."""
 
 
 class Mailboxes(Lines[Mailbox]):
@@ -291,19 +301,20 @@ class Mailboxes(Lines[Mailbox]):
 
     # Presence diffs
 
-    def put_diff(self, channels: Sequence[str], entry: Entry, hears: Callable[[str], bool]) -> None:
+    def put_diff(self, channels: Sequence[str], entry: Entry, hearing: Hearing) -> None:
         """Put a diff of the log into mailboxes, and notify who waits there.
 
-        `hears` says whether a channel hears it now; it is called under the lock, and takes none. What is withdrawn
-        after that lies here by then.
+        `hearing` is asked whether a channel hears it now: what is withdrawn after that lies here by then.
         """
         waiters: list[Waiter] = []
         with self._lock:
             self.cursor = entry.id
             known: dict[tuple[int, ...], list[Entry]] = {}
             for channel in channels:
-                if hears(channel):
-                    self._box_of(channel).put_diff(entry, known, self._options.max_message_size)
+                if hearing.hears(entry.diff_of or "", channel, entry.id):
+                    box = self._box_of(channel)
+                    if box.put_diff(entry):
+                        box.put_together(known, self._options.max_message_size, hearing.list_id)
                     waiters += self._wakeable(channel)
         self._notify(waiters)
 

@@ -3,7 +3,9 @@
 import pytest
 
 from channels_sqlite.counters import Counters
+from channels_sqlite.delivery import diffs
 from channels_sqlite.delivery.audience import Audience
+from channels_sqlite.delivery.entries import diff_entry
 from channels_sqlite.delivery.mailboxes import Mailboxes
 from channels_sqlite.delivery.members import Members
 from channels_sqlite.delivery.own_changes import OwnChanges
@@ -20,8 +22,14 @@ def row(heard_id: int, key: str = "ann") -> PresenceRow:
 
 
 @pytest.fixture
-def audience() -> Audience:
-    boxes, changes = Mailboxes(Options(), Counters()), OwnChanges()
+def boxes() -> Mailboxes:
+    """With room for three messages each."""
+    return Mailboxes(Options.from_config({"capacity": 3}), Counters())
+
+
+@pytest.fixture
+def audience(boxes: Mailboxes) -> Audience:
+    changes = OwnChanges()
     return Audience(boxes, Members(boxes, changes), changes)
 
 
@@ -149,3 +157,37 @@ def test_where_channels_are(audience: Audience) -> None:
     assert sorted(audience.attended_by({CHANNEL})) == [("other", CHANNEL), ("room", CHANNEL)]
     assert audience.is_anywhere("specific.abc!two")
     assert not audience.is_anywhere("specific.abc!three")
+
+
+@pytest.mark.parametrize("moment", ["before the commit", "before what is done after it", "in the middle of that"])
+def test_what_a_new_list_has_taken_in_is_not_put_together_with_what_follows(
+    boxes: Mailboxes, audience: Audience, moment: str
+) -> None:
+    """The former is withdrawn after the commit; the latter may have been read by another thread before that."""
+
+    def put(number: int, before: bytes | None, after: bytes | None) -> None:
+        [payload] = diffs.packed("room", {f"key-{number}": (before, after)}, 10_000)
+        boxes.put_diff([CHANNEL], diff_entry(number, "room", payload), audience)
+
+    def told() -> list[tuple[list[str], list[str]]]:
+        box = boxes.find(CHANNEL)
+        assert box is not None
+        messages = [diffs.message_of(entry.payload, lambda *_: {}) for entry in box.entries]
+        return [(sorted(message["joins"]), sorted(message["leaves"])) for message in messages if message]
+
+    enter(audience, 5, 5)
+    for number in (6, 7, 8):
+        put(number, None, b"\x80")
+    undo, settle = audience.enter("room", CHANNEL, row(12), 10)
+    for number in (13, 14):  # more than there is room for
+        put(number, b"\x80", None)
+        if moment == "in the middle of that":
+            settle()
+    if moment == "before the commit":  # which fails
+        undo()
+        put(9, None, b"\x80")
+        assert told() == [(["key-6", "key-7", "key-8", "key-9"], ["key-13", "key-14"])]
+        return
+    settle()
+    boxes.withdraw(CHANNEL, "room", 12)
+    assert told() == [([], ["key-13", "key-14"])]
