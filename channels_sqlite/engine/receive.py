@@ -242,7 +242,8 @@ def wait_in_thread(
                 if gate.error is not None:
                     raise gate.error
                 if give_up():
-                    return None
+                    with exclusive:
+                        return None if stop.requested else _look_once_more(engine, channels, lines, gate)
                 engine.watches.threads.wait(gate, until)
     finally:
         with exclusive:
@@ -261,7 +262,7 @@ def _look(
     inbox = engine.inbox
     normal = [channel for channel in channels if "!" not in channel]
     if len(normal) < len(channels):
-        inbox.reader.pull_now()  # what is there is found, also by who does not wait for it
+        inbox.reader.pull()
     for channel in channels:
         taken: Taken | None
         if "!" in channel:
@@ -272,6 +273,20 @@ def _look(
             taken = inbox.claims.take_one(normal, give_up)
             if taken is not None:
                 return taken[0], taken
+    return None
+
+
+def _look_once_more(
+    engine: Engine, channels: Sequence[str], lines: dict[str, ThreadWaiter], gate: Gate
+) -> tuple[str, Taken] | None:
+    """Look for what another thread may have been about to read, before it is said that nothing is there."""
+    specific = [channel for channel in channels if "!" in channel]
+    if specific:
+        engine.inbox.reader.pull_now()
+    for channel in specific:
+        taken = _take_in_line(engine, channel, lines, gate)
+        if taken is not None:
+            return channel, taken
     return None
 
 

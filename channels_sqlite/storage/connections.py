@@ -141,7 +141,7 @@ class OpenDatabase:
         # waited for, and the locks of what is written and delivered. Event loops only ever try for it.
         self.writing = threading.Lock()
         # Guards `reader`; held for one step of reading. Inside the locks of claims and members may be waited for. Who
-        # wants to read only ever tries for it, but for queries and for threads that receive.
+        # wants to read only ever tries for it, but for queries and for threads that would find nothing.
         self.reading = threading.Lock()
         self.on_opened: list[Callable[[Opened], object]] = []  # called in turn, on the background thread
         self._broken = False

@@ -232,7 +232,8 @@ def test_nothing_is_opened_per_call(facade: SyncChannelLayer, threads: Threads) 
     for _ in range(50):
         threads.start(use).result(DEADLINE_S)
     threads.join()
-    assert belongings() == before
+    descriptors, running = belongings()
+    assert (descriptors <= before[0], running) == (True, before[1])  # what others left open may be closed meanwhile
 
 
 def test_messages_that_come_while_threads_leave_are_kept(facade: SyncChannelLayer, threads: Threads) -> None:
