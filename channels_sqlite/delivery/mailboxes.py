@@ -81,10 +81,7 @@ class Mailboxes(Lines[Mailbox]):
     # Receiving
 
     def take_or_wait(self, channel: str, new_waiter: Callable[[str, C], W], context: C) -> Taken | W:
-        """Take the next message for `channel`, or stand in line for it with a `new_waiter(channel, context)`.
-
-        The caller ends waiting with `take_woken` or `give_up`. Raises LayerClosedError once nobody receives any more.
-        """
+        """Take the next message or stand in line, and note who receives there; `channel` may be a whole queue."""
         with self._lock:
             if self._closed:
                 raise LayerClosedError("the channel layer was closed")
