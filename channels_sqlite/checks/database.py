@@ -27,8 +27,9 @@ from channels_sqlite.checks.filesystems import network_mount
 from channels_sqlite.checks.settings import database_setting
 from channels_sqlite.db_routers import APP_LABEL
 from channels_sqlite.exceptions import UnusableAliasError
+from channels_sqlite.processes.given_ids import NAME as NOTE_OF_IDS
 from channels_sqlite.processes.meeting_place import existing_folders, folder_beside, own_folder, why_unusable
-from channels_sqlite.processes.sharing import describe, remedy_for_side_file, user_name
+from channels_sqlite.processes.sharing import describe, is_draft, remedy_for_side_file, user_name
 from channels_sqlite.storage.database import Database, has_wal_reset_bug
 from channels_sqlite.storage.errors import remedy_for
 from channels_sqlite.storage.startup import is_migrating
@@ -187,12 +188,15 @@ def _check_wake_folder(path: str, alias: str) -> Iterator[CheckMessage]:
 
 
 def _check_side_files(path: str, alias: str) -> Iterator[CheckMessage]:
-    """Lock files need reading, sockets writing."""
+    """Lock files need reading, sockets writing, and the note of ids both."""
+    uses = {".lock": os.R_OK, ".sock": os.W_OK, NOTE_OF_IDS: os.R_OK | os.W_OK}
     found = [
         file
         for folder in existing_folders(path)
         for file in sorted(folder.glob("*"))
-        if not _may(str(file), {".lock": os.R_OK, ".sock": os.W_OK}.get(file.suffix, os.F_OK)) and os.path.lexists(file)
+        if not is_draft(file.name)
+        and not _may(str(file), uses.get(file.suffix or file.name, os.F_OK))
+        and os.path.lexists(file)
     ]
     if not found:
         return
@@ -202,6 +206,8 @@ def _check_side_files(path: str, alias: str) -> Iterator[CheckMessage]:
         so = "this user's processes do no checkpoints, and where no others do the WAL grows until the disk is full"
     elif locks:
         so = "this user's processes do not notice the death of the process that made it"
+    elif first.name == NOTE_OF_IDS:
+        so = "a loss of the last messages may go unnoticed by those who read a history"
     else:
         so = "this user's processes cannot wake the one that made it, which finds messages by polling"
     more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""

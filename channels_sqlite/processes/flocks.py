@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 
 from channels_sqlite.concurrency import forks
-from channels_sqlite.processes.sharing import Rights, share_file
+from channels_sqlite.processes.sharing import Rights, draft_of, make_file, share_file
 
 fcntl: ModuleType | None
 try:
@@ -47,10 +47,10 @@ def take(path: str, *, create: bool, rights: Rights | None = None) -> int | None
     if fcntl is None:
         raise NotImplementedError("this platform has no flock")
     with _opening:
-        fd = _open_or_make(path) if create else os.open(path, os.O_RDONLY | FLAGS)
+        fd = _open_or_make(path, rights) if create else os.open(path, os.O_RDONLY | FLAGS)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if create and rights is not None:
+            if create and rights is not None:  # an earlier version may have left it as it was made
                 share_file(fd, rights)
         except BlockingIOError:
             os.close(fd)
@@ -70,7 +70,7 @@ def take_new(path: str, rights: Rights | None = None) -> int | None:
     """
     if fcntl is None:
         raise NotImplementedError("this platform has no flock")
-    draft = f"{path.removesuffix('.lock')}.new.lock"
+    draft = draft_of(path)
     with _opening:
         try:
             fd = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | FLAGS, 0o666)
@@ -92,12 +92,14 @@ def take_new(path: str, rights: Rights | None = None) -> int | None:
     return fd
 
 
-def _open_or_make(path: str) -> int:
+def _open_or_make(path: str, rights: Rights | None) -> int:
     while True:
         try:
             return os.open(path, os.O_RDWR | FLAGS)
         except FileNotFoundError:
             try:
+                if rights is not None:
+                    return make_file(path, os.O_RDWR | FLAGS, rights)
                 return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | FLAGS, 0o666)
             except FileExistsError:  # somebody was quicker
                 continue

@@ -13,9 +13,9 @@ import threading
 
 from channels_sqlite.processes.lock_files import is_open_as
 from channels_sqlite.processes.meeting_place import MeetingPlace
-from channels_sqlite.processes.sharing import share_file, tell_unusable
+from channels_sqlite.processes.sharing import Rights, make_file, tell_unusable
 
-__all__ = ["GivenIds"]
+__all__ = ["NAME", "GivenIds"]
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +36,7 @@ class GivenIds:
         self._path = ""
         self._fd = -1
         self._known = 0  # what the file holds, at least
+        self._refused = False  # the file is there, and is of no use to this user for now
 
     def open(self, database_path: str, *, make: bool) -> bool:
         """Open the note of a database; return whether there was one, or none can be had (as in memory, with "").
@@ -53,6 +54,7 @@ class GivenIds:
             try:
                 return self._open(database_path, make=make)
             except OSError as error:
+                self._refused = True
                 tell_unusable(
                     self._path, error, "a loss of the last messages may go unnoticed by those who read a history"
                 )
@@ -70,9 +72,7 @@ class GivenIds:
         except FileNotFoundError:
             existed = False
             if make:
-                self._fd = os.open(path, os.O_RDWR | os.O_CREAT | FLAGS, 0o666)
-                if place.rights is not None:
-                    share_file(self._fd, place.rights)
+                self._fd = _make(path, place.rights)
         if known:
             self._note(known)
         return existed or bool(known)
@@ -114,8 +114,8 @@ class GivenIds:
             self._known = row_id
 
     def keep(self) -> None:
-        """Make the file anew where something removed it, as long as it is in use."""
-        if self._fd >= 0:
+        """Make the file anew where something removed it, or try again to open it, as long as it is in use."""
+        if self._fd >= 0 or self._refused:
             self.open(self._database_path, make=True)
 
     def close(self) -> None:
@@ -129,7 +129,17 @@ class GivenIds:
             fd, self._fd = self._fd, -1
             os.close(fd)
         self._known = 0
+        self._refused = False
 
     def abandon(self) -> None:
         """In a forked child: a thread of the parent may hold the lock for ever."""
         self._lock = threading.Lock()
+
+
+def _make(path: str, rights: Rights | None) -> int:
+    if rights is None:
+        return os.open(path, os.O_RDWR | os.O_CREAT | FLAGS, 0o666)
+    try:
+        return make_file(path, os.O_RDWR | FLAGS, rights)
+    except FileExistsError:  # somebody was quicker
+        return os.open(path, os.O_RDWR | FLAGS)

@@ -13,7 +13,7 @@ from typing import Protocol
 from channels_sqlite.processes import flocks
 from channels_sqlite.processes.lock_files import ELECTIONS, is_open_as
 from channels_sqlite.processes.meeting_place import MeetingPlace, own_place, remove
-from channels_sqlite.processes.sharing import tell_unusable
+from channels_sqlite.processes.sharing import is_draft, tell_unusable
 
 __all__ = ["Peer", "is_dead", "lives", "machine_id", "remove_orphans", "remove_traces"]
 
@@ -136,6 +136,8 @@ def _remove_orphan(path: Path, is_registered: Callable[[str], bool]) -> None:
     try:
         fd = flocks.take(str(path), create=False)
     except OSError as error:
+        if is_draft(str(path)):  # not shared yet; or left so, and for its maker's user to sweep
+            return
         tell_unusable(str(path), error, "the death of the process that made it cannot be noticed")
         return
     if fd is None:

@@ -9,13 +9,18 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import secrets
 import stat
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 __all__ = [
     "Rights",
     "describe",
+    "draft_of",
+    "is_draft",
+    "make_file",
     "remedy_for_side_file",
     "share_file",
     "share_folder",
@@ -28,6 +33,9 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 OWNERS_BITS = 0o600
+DRAFT = ".new.lock"  # like other lock files, one that nobody holds is swept away
+# What file systems without hard links answer, or a system that lets nobody link to a file that was given away.
+NO_LINKS = (errno.EPERM, errno.EMLINK, errno.ENOSYS, errno.EOPNOTSUPP)
 PASSING = (errno.ENOENT, errno.ENOTDIR, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EINTR)
 
 _told: set[str] = set()  # paths
@@ -56,6 +64,47 @@ class Rights:
     def folder_mode(self) -> int:
         """Whoever may read the database may enter."""
         return self.mode | (self.mode & 0o444) >> 2
+
+
+def draft_of(path: str, tag: str = "") -> str:
+    """Return where a file is made before it gets its name."""
+    return f"{path.removesuffix('.lock')}{tag}{DRAFT}"
+
+
+def is_draft(path: str) -> bool:
+    """Whether a file is about to get its name, and its rights; or its maker was killed there."""
+    return path.endswith(DRAFT)
+
+
+def make_file(path: str, flags: int, rights: Rights) -> int:
+    """Make a file that is shared from the moment in which it is there, and return its descriptor, open with `flags`.
+
+    Others never find one that only its maker may open, which would stay so were the maker killed before it shared it.
+    Raises FileExistsError where somebody was quicker, OSError where it cannot be made.
+    """
+    while True:
+        draft = draft_of(path, f"-{secrets.token_hex(4)}")
+        fd = _make_and_share(draft, flags, rights)
+        try:
+            os.link(draft, path, follow_symlinks=False)
+        except FileNotFoundError:  # a sweep has removed the draft
+            os.close(fd)
+        except OSError as error:
+            os.close(fd)
+            if error.errno not in NO_LINKS:
+                raise
+            return _make_and_share(path, flags, rights)
+        else:
+            return fd
+        finally:
+            with suppress(OSError):
+                Path(draft).unlink()
+
+
+def _make_and_share(path: str, flags: int, rights: Rights) -> int:
+    fd = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o666)
+    share_file(fd, rights)
+    return fd
 
 
 def share_file(fd: int, rights: Rights) -> None:

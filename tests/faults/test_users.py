@@ -1,11 +1,13 @@
 """Several users share a database: whoever may open it may open what lies beside it, whatever the umask of the first."""
 
+import errno
 import logging
 import os
 import shutil
+import signal
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,10 +19,11 @@ from pytest_django import DjangoDbBlocker
 from channels_sqlite.checks import ids
 from channels_sqlite.checks.database import check_databases
 from channels_sqlite.processes import flocks, sharing
-from channels_sqlite.processes.liveness import is_dead
-from channels_sqlite.processes.lock_files import LockFile
+from channels_sqlite.processes.given_ids import GivenIds
+from channels_sqlite.processes.liveness import is_dead, remove_orphans
+from channels_sqlite.processes.lock_files import ElectionLock, LockFile
 from channels_sqlite.processes.meeting_place import MeetingPlace, folder_beside
-from channels_sqlite.processes.sharing import Rights, share_folder
+from channels_sqlite.processes.sharing import Rights, draft_of, is_draft, share_folder
 from channels_sqlite.storage.readers import ProcessRow
 from tests.faults.support import query
 from tests.support.child import Parent
@@ -152,6 +155,15 @@ def assert_death_is_noticed(dying: ChildProcess, living: ChildProcess) -> None:
     eventually(lambda: not is_member(), 20, what="the dead one is gone from the group")
 
 
+def files_beside(database: ChannelDatabase) -> list[Path]:
+    """The files of all kinds that lie in the folder, as soon as they have their names."""
+    folder = folder_beside(str(database.path))
+    eventually((folder / "housekeeping.lock").exists)
+    files = [file for file in folder.iterdir() if not is_draft(file.name)]
+    assert {file.suffix for file in files} == {".lock", ".sock"}
+    return files
+
+
 umasks = pytest.mark.parametrize("umask", [0o022, 0o077], ids=["umask 022", "umask 077"])
 
 
@@ -184,11 +196,9 @@ def test_users_who_share_a_group_share_all_files(
     for suffix in ("-wal", "-shm", ".wake"):
         assert os.stat(f"{database.path}{suffix}").st_gid == SHARED, suffix
 
-    def unlike() -> list[Path]:
-        files = [(file, file.stat()) for file in Path(f"{database.path}.wake").iterdir()]
-        return [file for file, at in files if (at.st_gid, stat.S_IMODE(at.st_mode)) != (SHARED, 0o660)]
-
-    eventually(lambda: not unlike(), 20, what="the files that are being made are shared")
+    for file in files_beside(database):
+        status = file.stat()
+        assert (status.st_gid, stat.S_IMODE(status.st_mode)) == (SHARED, 0o660), file
     ben = start(start_process, database, folder, BEN, umask, SHARED)
     assert_death_is_noticed(ann, ben)
     assert_housekeeping(ben, database)
@@ -205,9 +215,7 @@ def test_what_root_makes_belongs_to_the_owner_of_the_database(
     share(database, 0o600, gid=ANN, uid=ANN)
     root = start(start_process, database, folder, 0, umask)
     ask(root, "join")
-    wake = Path(f"{database.path}.wake")
-    eventually((wake / "housekeeping.lock").exists)
-    for file in (wake, *wake.iterdir()):
+    for file in (folder_beside(str(database.path)), *files_beside(database)):
         status = file.stat()
         assert (status.st_uid, status.st_gid) == (ANN, ANN), file
     ann = start(start_process, database, folder, ANN, umask)
@@ -296,6 +304,190 @@ def test_a_process_whose_death_cannot_be_seen_is_told(
             assert part in text
     lock.rename(lock.with_suffix(".sock"))
     assert "wake" in the_warning().msg
+
+
+# What is found while it is being made
+
+
+def note_ids(place: MeetingPlace, database: ChannelDatabase) -> Path:
+    given = GivenIds()
+    given.open(str(database.path), make=True)
+    given.note(7)
+    given.close()
+    return Path(place.path("history"))
+
+
+def elect(place: MeetingPlace, database: ChannelDatabase) -> Path:
+    with ElectionLock(place, "housekeeping") as elected:
+        assert elected
+    return Path(place.path("housekeeping.lock"))
+
+
+def be_alive(place: MeetingPlace, database: ChannelDatabase) -> Path:
+    LockFile(place.path("client.lock"), place.rights).unlock()
+    return Path(place.path("client.lock"))
+
+
+def make_it(parent: Parent, *, make: str) -> None:
+    """Make what the function of that name makes, and say where."""
+    made = {function.__name__: function for function in (note_ids, elect, be_alive)}
+    parent.say(str(made[make](MeetingPlace(str(parent.database.path)), parent.database)))
+
+
+def die_while_making(parent: Parent, *, make: str) -> None:
+    """Make what the function of that name makes, and be killed before it is shared."""
+
+    def be_killed(fd: int, uid: int, gid: int) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    os.fchown = be_killed
+    make_it(parent, make=make)
+
+
+Make = Callable[[MeetingPlace, ChannelDatabase], Path]
+made_files = pytest.mark.parametrize("make", [note_ids, elect, be_alive])
+
+
+def assert_shared(file: Path) -> None:
+    status = file.stat()
+    assert (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) == (ANN, ANN, 0o600)
+    assert status.st_nlink == 1
+
+
+@made_files
+def test_a_file_is_shared_before_anybody_can_find_it(
+    database: ChannelDatabase, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    share(database, 0o600, gid=ANN, uid=ANN)
+    place = MeetingPlace(str(database.path))
+    fchown = os.fchown
+    found: list[list[str]] = []
+
+    def look(fd: int, uid: int, gid: int) -> None:
+        found.append(sorted(file.name for file in place.folder.iterdir()))
+        fchown(fd, uid, gid)
+
+    monkeypatch.setattr(os, "fchown", look)
+    file = make(place, database)
+    assert_shared(file)
+    assert [[is_draft(name) for name in names] for names in found] == [[True]]
+    assert list(place.folder.iterdir()) == [file]
+
+
+@made_files
+def test_a_file_whose_maker_is_killed_before_it_has_its_rights_is_made_by_the_next(
+    database: ChannelDatabase, make: Make, start_process: ProcessFactory, folder: Path
+) -> None:
+    share(database, 0o600, gid=ANN, uid=ANN)
+    place = MeetingPlace(str(database.path))
+    start_process(die_while_making, database=database, make=make.__name__).wait(expected=-signal.SIGKILL)
+    [left] = place.folder.iterdir()
+    assert left.stat().st_uid == 0
+    ann = start(start_process, database, folder, ANN, 0o077)
+    assert_housekeeping(ann, database)
+    end(ann)
+    assert_shared(make(place, database))
+    remove_orphans(place, lambda client: False)
+    assert not left.exists()
+
+
+def test_what_is_being_made_is_neither_told_nor_warned_of(
+    database: ChannelDatabase, caplog: pytest.LogCaptureFixture, django_connections: None
+) -> None:
+    share(database, 0o666)
+    place = MeetingPlace(str(database.path))
+    draft = Path(draft_of(place.path("housekeeping.lock"), "-1"))
+    draft.touch(mode=0o600)
+    with as_nobody():
+        remove_orphans(place, lambda client: False)
+    assert draft.exists()
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+    assert warnings() == []
+
+
+@pytest.mark.parametrize("make", [note_ids, elect])
+def test_a_draft_that_a_sweep_removes_is_made_anew(
+    database: ChannelDatabase, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    share(database, 0o600, gid=ANN, uid=ANN)
+    place = MeetingPlace(str(database.path))
+    link = os.link
+    drafts: list[str] = []
+
+    def swept(draft: str, path: str, *, follow_symlinks: bool) -> None:
+        drafts.append(draft)
+        if len(drafts) < 3:
+            remove_orphans(place, lambda client: False)
+        link(draft, path, follow_symlinks=follow_symlinks)
+
+    monkeypatch.setattr(os, "link", swept)
+    assert_shared(make(place, database))
+    assert len(set(drafts)) == 3
+
+
+@pytest.mark.parametrize("make", [note_ids, elect])
+def test_a_file_system_without_hard_links_will_do(
+    database: ChannelDatabase, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    share(database, 0o600, gid=ANN, uid=ANN)
+    place = MeetingPlace(str(database.path))
+
+    def refuse(draft: str, path: str, *, follow_symlinks: bool) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), draft, None, path)
+
+    monkeypatch.setattr(os, "link", refuse)
+    file = make(place, database)
+    assert_shared(file)
+    assert list(place.folder.iterdir()) == [file]
+
+
+@pytest.mark.parametrize("make", [note_ids, elect])
+def test_who_is_quicker_at_making_a_file_is_joined(
+    database: ChannelDatabase, make: Make, monkeypatch: pytest.MonkeyPatch, start_process: ProcessFactory
+) -> None:
+    share(database, 0o600, gid=ANN, uid=ANN)
+    place = MeetingPlace(str(database.path))
+    link = os.link
+    quicker: list[int] = []
+
+    def be_slow(draft: str, path: str, *, follow_symlinks: bool) -> None:
+        other = start_process(make_it, database=database, make=make.__name__)
+        quicker.append(os.stat(other.hear()).st_ino)
+        other.wait()
+        link(draft, path, follow_symlinks=follow_symlinks)
+
+    monkeypatch.setattr(os, "link", be_slow)
+    file = make(place, database)
+    assert [file.stat().st_ino] == quicker
+    assert list(place.folder.iterdir()) == [file]
+
+
+@pytest.mark.usefixtures("django_connections")
+def test_a_note_of_ids_that_cannot_be_used_is_told_and_used_as_soon_as_it_can_be(
+    database: ChannelDatabase, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharing, "_told", set())
+    share(database, 0o666)
+    note = Path(MeetingPlace(str(database.path)).path("history"))
+    note.touch(mode=0o600)
+    given = GivenIds()
+    with as_nobody():
+        for _ in range(3):
+            assert given.open(str(database.path), make=True)
+            given.keep()
+            given.note(5)
+        assert not given.is_open
+    [record] = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    for text in (record.getMessage(), the_warning().msg):
+        for part in (str(note), "'root'", "0600", "history"):
+            assert part in text
+    note.chmod(0o666)
+    with as_nobody():
+        given.keep()
+        given.note(6)
+        assert given.largest() == 6
+    given.close()
+    assert warnings() == []
 
 
 # What others put into the folder
