@@ -46,6 +46,9 @@ class BackgroundThread:
         self._name = name
         self._tick = tick
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        # Rung for each job. The queue's own waiting may not end on Python 3.10, where a moment that has passed while it
+        # took its lock stands for no moment at all.
+        self._bell = Gate()
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()  # guards `_thread` and `_ended`; nothing is waited for inside
         self._ended = False  # no thread takes jobs out of the queue (any more)
@@ -68,6 +71,7 @@ class BackgroundThread:
         if self._thread is None and not self._ended:
             self._start()
         self._jobs.put(job)
+        self._bell.nudge()
         # The thread looks into the queue once more after it has noted its end: one of the two finds the job.
         if self._ended:
             self._work_off()
@@ -171,6 +175,7 @@ class BackgroundThread:
         """Let the thread end after the job in hand, and wait up to `timeout_s` for it; None: do not wait."""
         self.stopping.set()
         self._jobs.put(None)
+        self._bell.nudge()
         thread = self._thread
         if thread is None or timeout_s is None or thread is threading.current_thread():
             return
@@ -181,14 +186,16 @@ class BackgroundThread:
     def _run(self) -> None:
         due: float | None = None
         while True:
-            wanted_at = min((moment for moment in (due, self._alarm_at) if moment is not None), default=None)
             try:
-                job = self._jobs.get(timeout=None if wanted_at is None else max(0.0, wanted_at - time.monotonic()))
+                job = self._jobs.get_nowait()
             except queue.Empty:
                 self._ring_if_due()
                 if due is not None and time.monotonic() >= due:
                     interval = None if self.stopping.is_set() else self._guarded(self._tick)
                     due = None if interval is None else time.monotonic() + interval
+                else:
+                    moments = [moment for moment in (due, self._alarm_at) if moment is not None]
+                    self._bell.sleep(min(moments, default=None))
                 continue
             if job is None:  # only `stop` ends the thread: jobs may come until then
                 self._ended = True
