@@ -28,7 +28,7 @@ def busy() -> Iterator[None]:
 def test_a_tick_follows_each_job_however_busy_the_machine_is() -> None:
     """A thread that lost its processor in the middle of a look into its queue slept on, until the next job."""
     ticked = Gate()
-    thread = BackgroundThread("ticking", lambda: ticked.open())
+    thread = BackgroundThread("ticking", ticked.open)
     for done in range(ROUNDS):
         ticked.shut()
         thread.submit(bool)
