@@ -23,6 +23,7 @@ from typing import TypeVar
 from channels_sqlite.concurrency.endings import interpreter_is_ending
 from channels_sqlite.concurrency.gate import Gate
 from channels_sqlite.concurrency.loops import call_in, fail, resolve
+from channels_sqlite.concurrency.timed_queue import TimedQueue
 from channels_sqlite.exceptions import ChannelDatabaseError
 
 __all__ = ["BackgroundThread"]
@@ -45,10 +46,7 @@ class BackgroundThread:
         """`tick` returns the seconds until its next call, or None to sleep until the next job."""
         self._name = name
         self._tick = tick
-        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
-        # Rung for each job. The queue's own waiting may not end on Python 3.10, where a moment that has passed while it
-        # took its lock stands for no moment at all.
-        self._bell = Gate()
+        self._jobs: TimedQueue[Job | None] = TimedQueue()
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()  # guards `_thread` and `_ended`; nothing is waited for inside
         self._ended = False  # no thread takes jobs out of the queue (any more)
@@ -71,7 +69,6 @@ class BackgroundThread:
         if self._thread is None and not self._ended:
             self._start()
         self._jobs.put(job)
-        self._bell.nudge()
         # The thread looks into the queue once more after it has noted its end: one of the two finds the job.
         if self._ended:
             self._work_off()
@@ -175,7 +172,6 @@ class BackgroundThread:
         """Let the thread end after the job in hand, and wait up to `timeout_s` for it; None: do not wait."""
         self.stopping.set()
         self._jobs.put(None)
-        self._bell.nudge()
         thread = self._thread
         if thread is None or timeout_s is None or thread is threading.current_thread():
             return
@@ -186,16 +182,14 @@ class BackgroundThread:
     def _run(self) -> None:
         due: float | None = None
         while True:
+            wanted_at = min((moment for moment in (due, self._alarm_at) if moment is not None), default=None)
             try:
-                job = self._jobs.get_nowait()
+                job = self._jobs.get(wanted_at)
             except queue.Empty:
                 self._ring_if_due()
                 if due is not None and time.monotonic() >= due:
                     interval = None if self.stopping.is_set() else self._guarded(self._tick)
                     due = None if interval is None else time.monotonic() + interval
-                else:
-                    moments = [moment for moment in (due, self._alarm_at) if moment is not None]
-                    self._bell.sleep(min(moments, default=None))
                 continue
             if job is None:  # only `stop` ends the thread: jobs may come until then
                 self._ended = True

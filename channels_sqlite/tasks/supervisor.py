@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass
 from types import FrameType
 from typing import IO, Any
 
+from channels_sqlite.concurrency.timed_queue import TimedQueue
 from channels_sqlite.exceptions import ChannelDatabaseError
 from channels_sqlite.processes.liveness import is_dead, machine_id, remove_traces
 from channels_sqlite.processes.meeting_place import MeetingPlace
@@ -80,7 +81,7 @@ class Supervisor:
         self._log = log
         self._status = status
         self._children: dict[int, Child] = {}
-        self._ended: queue.SimpleQueue[Child | None] = queue.SimpleQueue()
+        self._ended: TimedQueue[Child | None] = TimedQueue()
         self._signals: list[int] = []
         self._replacements: list[float] = []  # monotonic times at which one is started
         self._pause_s = FIRST_PAUSE_S
@@ -119,11 +120,9 @@ class Supervisor:
 
     def _turn(self) -> None:
         """Wait for an end, a signal, or the time of a replacement, and do what it asks for."""
-        now = time.monotonic()
         # Never for ever: a signal that comes right before the wait begins does not interrupt it.
-        timeout_s = max(0.0, min([LOOK_S, *(at - now for at in self._replacements)]))
         try:
-            ended = self._ended.get(timeout=timeout_s)
+            ended = self._ended.get(min([time.monotonic() + LOOK_S, *self._replacements]))
         except queue.Empty:
             ended = None
         if self._signals:

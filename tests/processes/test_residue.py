@@ -40,8 +40,9 @@ async def receive_and_stay(parent: Parent) -> None:
 
 
 def files_in(database: ChannelDatabase) -> set[str]:
-    """What lies in the folder of lock files and sockets, but for the lock of the election."""
-    return {path.name for path in folder_beside(str(database.path)).iterdir()} - {"housekeeping.lock"}
+    """What lies in the folder of lock files and sockets, but for the lock of the election, and while that is made."""
+    names = {path.name for path in folder_beside(str(database.path)).iterdir()}
+    return {name for name in names if not name.startswith("housekeeping")}
 
 
 def kill(*children: ChildProcess) -> None:

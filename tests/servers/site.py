@@ -147,7 +147,7 @@ class Site:
 
     def files(self) -> set[Path]:
         """The lock files and sockets that readers have now."""
-        locks = {path for path in self._folder.glob("*") if path.name != "housekeeping.lock"}
+        locks = {path for path in self._folder.glob("*") if not path.name.startswith("housekeeping")}
         return locks | {path for path in self._sockets if path.exists()}
 
     def members(self) -> list[tuple[object, ...]]:
