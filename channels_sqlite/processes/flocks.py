@@ -98,9 +98,7 @@ def _open_or_make(path: str, rights: Rights | None) -> int:
             return os.open(path, os.O_RDWR | FLAGS)
         except FileNotFoundError:
             try:
-                if rights is not None:
-                    return make_file(path, os.O_RDWR | FLAGS, rights)
-                return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | FLAGS, 0o666)
+                return make_file(path, os.O_RDWR | FLAGS, rights)
             except FileExistsError:  # somebody was quicker
                 continue
         except OSError as error:

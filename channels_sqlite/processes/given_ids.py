@@ -137,8 +137,6 @@ class GivenIds:
 
 
 def _make(path: str, rights: Rights | None) -> int:
-    if rights is None:
-        return os.open(path, os.O_RDWR | os.O_CREAT | FLAGS, 0o666)
     try:
         return make_file(path, os.O_RDWR | FLAGS, rights)
     except FileExistsError:  # somebody was quicker

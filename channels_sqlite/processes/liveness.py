@@ -13,7 +13,7 @@ from typing import Protocol
 from channels_sqlite.processes import flocks
 from channels_sqlite.processes.lock_files import ELECTIONS, is_open_as
 from channels_sqlite.processes.meeting_place import MeetingPlace, own_place, remove
-from channels_sqlite.processes.sharing import is_draft, tell_unusable
+from channels_sqlite.processes.sharing import has_its_name, is_draft, tell_unusable
 
 __all__ = ["Peer", "is_dead", "lives", "machine_id", "remove_orphans", "remove_traces"]
 
@@ -133,6 +133,9 @@ def remove_orphans(place: MeetingPlace, is_registered: Callable[[str], bool]) ->
 
 
 def _remove_orphan(path: Path, is_registered: Callable[[str], bool]) -> None:
+    if is_draft(str(path)) and has_its_name(str(path)):  # whoever holds the lock holds it by that name
+        remove(str(path))
+        return
     try:
         fd = flocks.take(str(path), create=False)
     except OSError as error:

@@ -19,6 +19,7 @@ __all__ = [
     "Rights",
     "describe",
     "draft_of",
+    "has_its_name",
     "is_draft",
     "make_file",
     "remedy_for_side_file",
@@ -76,12 +77,22 @@ def is_draft(path: str) -> bool:
     return path.endswith(DRAFT)
 
 
-def make_file(path: str, flags: int, rights: Rights) -> int:
+def has_its_name(draft: str) -> bool:
+    """Whether a draft has got its name, and its maker was killed before it could take this one away."""
+    try:
+        return os.lstat(draft).st_nlink > 1
+    except OSError:
+        return False
+
+
+def make_file(path: str, flags: int, rights: Rights | None) -> int:
     """Make a file that is shared from the moment in which it is there, and return its descriptor, open with `flags`.
 
     Others never find one that only its maker may open, which would stay so were the maker killed before it shared it.
     Raises FileExistsError where somebody was quicker, OSError where it cannot be made.
     """
+    if rights is None:
+        return _make_and_share(path, flags, None)
     while True:
         draft = draft_of(path, f"-{secrets.token_hex(4)}")
         fd = _make_and_share(draft, flags, rights)
@@ -101,9 +112,10 @@ def make_file(path: str, flags: int, rights: Rights) -> int:
                 Path(draft).unlink()
 
 
-def _make_and_share(path: str, flags: int, rights: Rights) -> int:
+def _make_and_share(path: str, flags: int, rights: Rights | None) -> int:
     fd = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o666)
-    share_file(fd, rights)
+    if rights is not None:
+        share_file(fd, rights)
     return fd
 
 

@@ -334,14 +334,24 @@ def make_it(parent: Parent, *, make: str) -> None:
     parent.say(str(made[make](MeetingPlace(str(parent.database.path)), parent.database)))
 
 
-def die_while_making(parent: Parent, *, make: str) -> None:
-    """Make what the function of that name makes, and be killed before it is shared."""
+def die_while_making(parent: Parent, *, make: str, named: bool) -> None:
+    """Make what the function of that name makes, and be killed before it is shared, or as soon as it is `named`."""
+    link = os.link
 
-    def be_killed(fd: int, uid: int, gid: int) -> None:
+    def be_killed(*arguments: Any, **options: Any) -> None:
+        if named:
+            link(*arguments, **options)
         os.kill(os.getpid(), signal.SIGKILL)
 
-    os.fchown = be_killed
+    setattr(os, "link" if named else "fchown", be_killed)
     make_it(parent, make=make)
+
+
+@pytest.fixture
+def anns(database: ChannelDatabase) -> MeetingPlace:
+    """Where those meet who use a database of Ann's; root makes what is there."""
+    share(database, 0o600, gid=ANN, uid=ANN)
+    return MeetingPlace(str(database.path))
 
 
 Make = Callable[[MeetingPlace, ChannelDatabase], Path]
@@ -356,39 +366,49 @@ def assert_shared(file: Path) -> None:
 
 @made_files
 def test_a_file_is_shared_before_anybody_can_find_it(
-    database: ChannelDatabase, make: Make, monkeypatch: pytest.MonkeyPatch
+    anns: MeetingPlace, database: ChannelDatabase, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    share(database, 0o600, gid=ANN, uid=ANN)
-    place = MeetingPlace(str(database.path))
     fchown = os.fchown
     found: list[list[str]] = []
 
     def look(fd: int, uid: int, gid: int) -> None:
-        found.append(sorted(file.name for file in place.folder.iterdir()))
+        found.append(sorted(file.name for file in anns.folder.iterdir()))
         fchown(fd, uid, gid)
 
     monkeypatch.setattr(os, "fchown", look)
-    file = make(place, database)
+    file = make(anns, database)
     assert_shared(file)
     assert [[is_draft(name) for name in names] for names in found] == [[True]]
-    assert list(place.folder.iterdir()) == [file]
+    assert list(anns.folder.iterdir()) == [file]
 
 
 @made_files
 def test_a_file_whose_maker_is_killed_before_it_has_its_rights_is_made_by_the_next(
-    database: ChannelDatabase, make: Make, start_process: ProcessFactory, folder: Path
+    anns: MeetingPlace, database: ChannelDatabase, make: Make, start_process: ProcessFactory, folder: Path
 ) -> None:
-    share(database, 0o600, gid=ANN, uid=ANN)
-    place = MeetingPlace(str(database.path))
-    start_process(die_while_making, database=database, make=make.__name__).wait(expected=-signal.SIGKILL)
-    [left] = place.folder.iterdir()
+    start_process(die_while_making, database=database, make=make.__name__, named=False).wait(expected=-signal.SIGKILL)
+    [left] = anns.folder.iterdir()
     assert left.stat().st_uid == 0
     ann = start(start_process, database, folder, ANN, 0o077)
     assert_housekeeping(ann, database)
     end(ann)
-    assert_shared(make(place, database))
-    remove_orphans(place, lambda client: False)
+    assert_shared(make(anns, database))
+    remove_orphans(anns, lambda client: False)
     assert not left.exists()
+
+
+@pytest.mark.parametrize("make", [note_ids, elect])
+def test_the_draft_of_a_maker_that_is_killed_before_it_removes_it_goes(
+    anns: MeetingPlace, database: ChannelDatabase, make: Make, start_process: ProcessFactory
+) -> None:
+    """Also while somebody holds the lock of that very file, as who is elected does when it sweeps."""
+    start_process(die_while_making, database=database, make=make.__name__, named=True).wait(expected=-signal.SIGKILL)
+    assert sorted(is_draft(file.name) for file in anns.folder.iterdir()) == [False, True]
+    with ElectionLock(anns, "housekeeping") as elected:
+        assert elected
+        remove_orphans(anns, lambda client: False)
+    assert [file for file in anns.folder.iterdir() if is_draft(file.name)] == []
+    assert_shared(make(anns, database))
 
 
 def test_what_is_being_made_is_neither_told_nor_warned_of(
@@ -407,46 +427,43 @@ def test_what_is_being_made_is_neither_told_nor_warned_of(
 
 @pytest.mark.parametrize("make", [note_ids, elect])
 def test_a_draft_that_a_sweep_removes_is_made_anew(
-    database: ChannelDatabase, make: Make, monkeypatch: pytest.MonkeyPatch
+    anns: MeetingPlace, database: ChannelDatabase, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    share(database, 0o600, gid=ANN, uid=ANN)
-    place = MeetingPlace(str(database.path))
     link = os.link
     drafts: list[str] = []
 
     def swept(draft: str, path: str, *, follow_symlinks: bool) -> None:
         drafts.append(draft)
         if len(drafts) < 3:
-            remove_orphans(place, lambda client: False)
+            remove_orphans(anns, lambda client: False)
         link(draft, path, follow_symlinks=follow_symlinks)
 
     monkeypatch.setattr(os, "link", swept)
-    assert_shared(make(place, database))
+    assert_shared(make(anns, database))
     assert len(set(drafts)) == 3
 
 
 @pytest.mark.parametrize("make", [note_ids, elect])
 def test_a_file_system_without_hard_links_will_do(
-    database: ChannelDatabase, make: Make, monkeypatch: pytest.MonkeyPatch
+    anns: MeetingPlace, database: ChannelDatabase, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    share(database, 0o600, gid=ANN, uid=ANN)
-    place = MeetingPlace(str(database.path))
-
     def refuse(draft: str, path: str, *, follow_symlinks: bool) -> None:
         raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), draft, None, path)
 
     monkeypatch.setattr(os, "link", refuse)
-    file = make(place, database)
+    file = make(anns, database)
     assert_shared(file)
-    assert list(place.folder.iterdir()) == [file]
+    assert list(anns.folder.iterdir()) == [file]
 
 
 @pytest.mark.parametrize("make", [note_ids, elect])
 def test_who_is_quicker_at_making_a_file_is_joined(
-    database: ChannelDatabase, make: Make, monkeypatch: pytest.MonkeyPatch, start_process: ProcessFactory
+    anns: MeetingPlace,
+    database: ChannelDatabase,
+    make: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    start_process: ProcessFactory,
 ) -> None:
-    share(database, 0o600, gid=ANN, uid=ANN)
-    place = MeetingPlace(str(database.path))
     link = os.link
     quicker: list[int] = []
 
@@ -457,9 +474,9 @@ def test_who_is_quicker_at_making_a_file_is_joined(
         link(draft, path, follow_symlinks=follow_symlinks)
 
     monkeypatch.setattr(os, "link", be_slow)
-    file = make(place, database)
+    file = make(anns, database)
     assert [file.stat().st_ino] == quicker
-    assert list(place.folder.iterdir()) == [file]
+    assert list(anns.folder.iterdir()) == [file]
 
 
 @pytest.mark.usefixtures("django_connections")
